@@ -1,0 +1,2 @@
+//! Workloads, rivals and the price of recovery.
+fn main() {}
