@@ -1,0 +1,111 @@
+//! Where records come from: the contract between a source and the engine.
+//!
+//! A [`Source`] lists partitions; each is opened at a position (or at its start) by exactly one
+//! worker and read there, alone, in order. The engine decides what an epoch is; a partition only
+//! says where it stands. Nothing here knows Timely.
+
+mod driver;
+mod files;
+mod json;
+mod lines;
+
+pub(crate) use driver::source;
+pub use json::JsonLines;
+pub use lines::{LineFormat, LinePartition, LinePosition, LineSource, Lines};
+
+use crate::data::Data;
+use crate::error::{BadRecord, Place, SourceError};
+use highwater_store::Epoch;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A place that records come from, in partitions that are read independently of each other.
+pub trait Source: 'static {
+    /// What it yields.
+    type Item: Data;
+    /// One of its partitions, opened.
+    type Partition: Partition<Item = Self::Item>;
+
+    /// Names of the partitions there are now, each once. Asked once a run, on one worker, before a
+    /// record is read. A name is a partition's identity in the recovery store.
+    ///
+    /// # Errors
+    /// [`SourceError::NoInput`] if there is nothing to read where something was promised.
+    fn partitions(&self, options: &ReadOptions) -> Result<Vec<String>, SourceError>;
+
+    /// Opens a partition: at its start, or where an earlier run stood when `at.epoch` closed.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`] if the partition is provably not the one that was read before.
+    fn open(
+        &self,
+        partition: &str,
+        at: Option<At<<Self::Partition as Partition>::Position>>,
+        options: &ReadOptions,
+    ) -> Result<Self::Partition, SourceError>;
+
+    /// Says why this source cannot be used with a recovery store, if it cannot.
+    fn unrecoverable(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A stored position, and the epoch that it belongs to.
+#[derive(Clone, Debug)]
+pub struct At<P> {
+    /// The epoch at whose end the partition stood here.
+    pub epoch: Epoch,
+    /// Where it stood.
+    pub position: P,
+}
+
+/// How the operator of a run wants input to be read.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// Longest line, in bytes; a longer one is a bad record.
+    pub line_bytes_max: usize,
+    /// Take a file that provably is not the one read before, from its start.
+    pub accept_new_input: bool,
+    /// Whether positions are kept: a recovery store is in use.
+    pub recoverable: bool,
+}
+
+/// One partition of a source, read by one worker.
+pub trait Partition: 'static {
+    /// What it yields.
+    type Item;
+    /// Where it stands, as it goes to the store.
+    type Position: Serialize + DeserializeOwned + 'static;
+
+    /// Appends up to `records` items to `batch` without blocking for long.
+    ///
+    /// After [`Polled::Bad`] the partition stands right before the bad record (items before it are
+    /// in `batch`); polling again answers the same, [`Partition::skip`] steps over it.
+    fn poll(&mut self, batch: &mut Vec<Self::Item>, records: usize) -> Polled;
+
+    /// Steps over the bad record that `poll` has just answered.
+    fn skip(&mut self);
+
+    /// Where the partition stands: after all that it has yielded or skipped.
+    ///
+    /// # Errors
+    /// If what proves the identity of the partition cannot be read.
+    fn position(&mut self) -> Result<Self::Position, SourceError>;
+
+    /// The same for people.
+    fn place(&self) -> Place;
+}
+
+/// What a poll found.
+#[derive(Debug)]
+pub enum Polled {
+    /// More may follow at once.
+    More,
+    /// Nothing now; ask again later.
+    Idle,
+    /// Nothing will ever follow.
+    End,
+    /// The next record cannot be read.
+    Bad(BadRecord),
+    /// The partition cannot go on.
+    Failed(SourceError),
+}
