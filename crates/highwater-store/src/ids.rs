@@ -21,6 +21,20 @@ pub struct Generation(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyGroup(pub u16);
 
+/// A step of the flow that owns rows. Given once by the manifest, never used for another step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StepId(pub u32);
+
+/// The identity of a store, drawn at random when it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StoreId(pub u64);
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The key group of an encoded key: XXH3 (64 bit, seed 0) of `key`, modulo `groups`.
 ///
 /// Part of the store format: it never changes, on any machine.
@@ -44,9 +58,12 @@ macro_rules! display_as_number {
         }
     )*};
 }
-display_as_number!(Epoch Execution Generation KeyGroup);
+display_as_number!(Epoch Execution Generation KeyGroup StepId);
 
 impl Epoch {
+    /// The greatest epoch: times hold an epoch in 44 bits.
+    pub const MAX: Epoch = Epoch((1 << 44) - 1);
+
     /// The epoch after this one.
     pub fn next(self) -> Epoch {
         Epoch(self.0.checked_add(1).expect("2^44 epochs are refused long before"))

@@ -1,0 +1,222 @@
+//! Why a recovery store could not do what was asked, split by what the caller can do next.
+//!
+//! Every message names the place and the way out; the cause is `source`, not pasted in.
+
+use crate::ids::Epoch;
+use crate::media::Media;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a recovery store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another run holds the store; nothing was touched. Wait for it, or stop it.
+    #[error("recovery store {} is in use by process {pid} on {host} since {since}; stop that run, or wait for it to end", path.display())]
+    Locked {
+        /// The store.
+        path: PathBuf,
+        /// Process that holds it (0 when it could not be read).
+        pid: u32,
+        /// Machine of that process.
+        host: String,
+        /// When it took the store.
+        since: String,
+    },
+    /// The disk is full. Everything up to `durable` is safe; free space and start again.
+    #[error("no space left for recovery store {} ({free} bytes free); epoch {durable} and all before it are safe; free space and start again", path.display())]
+    NoSpace {
+        /// What could not be written.
+        path: PathBuf,
+        /// The last epoch that is safe at this shard.
+        durable: Epoch,
+        /// Bytes free on that disk when it was noticed.
+        free: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The bytes are not what was written. Nothing was changed: restore a backup, or start over with `--fresh`.
+    #[error("recovery store is damaged: {}{}: {what}; nothing was changed; restore a backup, or start over with --fresh", path.display(), chunk.map(|seq| format!(", chunk {seq}")).unwrap_or_default())]
+    Corrupt {
+        /// The file or directory that is damaged.
+        path: PathBuf,
+        /// The shard, when one is concerned.
+        shard: Option<usize>,
+        /// The chunk, when one is concerned.
+        chunk: Option<u64>,
+        /// What does not fit.
+        what: String,
+    },
+    /// The store holds less than it once acknowledged: a backend or a copy lost data. Restore a backup, or `--fresh`.
+    #[error("recovery store {} fell back: it holds epoch {found}, but epoch {acknowledged} was acknowledged; nothing was changed; restore a backup, or start over with --fresh", path.display())]
+    Behind {
+        /// The shard, or the manifest.
+        path: PathBuf,
+        /// The epoch it had acknowledged.
+        acknowledged: Epoch,
+        /// The epoch it answers with now.
+        found: Epoch,
+    },
+    /// A shard that the manifest names is not there. Put its directory back, or start over with `--fresh`.
+    #[error("recovery store {} lacks {missing}, which its manifest names; put it back, restore a backup, or start over with --fresh", path.display())]
+    MissingShard {
+        /// The store.
+        path: PathBuf,
+        /// What is missing, relative to the store.
+        missing: String,
+    },
+    /// Written by a later version. Nothing was changed: use that version.
+    #[error("recovery store {} has format {found}; this program reads up to format {known}; use a newer build", path.display())]
+    NewerFormat {
+        /// The store.
+        path: PathBuf,
+        /// Format of the store.
+        found: u32,
+        /// Newest format that this build knows.
+        known: u32,
+    },
+    /// The store belongs to another program. Name another directory, or start over with `--fresh`.
+    #[error("recovery store {} belongs to flow \"{stored}\", this is flow \"{given}\"; name another directory, or start over with --fresh", path.display())]
+    OtherFlow {
+        /// The store.
+        path: PathBuf,
+        /// Flow that made the store.
+        stored: String,
+        /// Flow that wanted to open it.
+        given: String,
+    },
+    /// The store has rows of steps that the flow no longer has. Name them again, or drop each with `--drop-state`.
+    #[error("recovery store {} has state of steps that this flow does not have: {}; give the steps their old names, or drop their state with {}", path.display(), quoted(steps), drop_options(steps))]
+    Orphans {
+        /// The store.
+        path: PathBuf,
+        /// Names of the orphaned steps.
+        steps: Vec<String>,
+    },
+    /// A step is now of another kind. Rename the new one, or drop the old state with `--drop-state`.
+    #[error("step \"{step}\" is stored in {} as a {stored}, and is now a {given}; rename it, or drop its state with --drop-state {step}", path.display())]
+    KindChanged {
+        /// The store.
+        path: PathBuf,
+        /// The step.
+        step: String,
+        /// Its kind in the store.
+        stored: String,
+        /// Its kind in the flow.
+        given: String,
+    },
+    /// More shards than key groups. Use fewer workers; the number of groups is fixed when a store is made.
+    #[error("{shards} workers are more than the {groups} key groups of recovery store {}; use at most {groups} workers (a new store can have more: --key-groups)", path.display())]
+    TooManyShards {
+        /// The store.
+        path: PathBuf,
+        /// Shards asked for.
+        shards: usize,
+        /// Key groups of the store.
+        groups: u16,
+    },
+    /// The directory has other files in it. Nothing was touched: name an empty or a new directory.
+    #[error("{} is not a recovery store and not empty (it has {found:?}); name an empty or a new directory", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files found.
+        found: String,
+    },
+    /// An option cannot be used. Change it.
+    #[error("recovery store {}: {what}", path.display())]
+    BadOption {
+        /// The store.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        what: String,
+    },
+    /// The epoch numbers are used up (2^44). Start over with `--fresh`, or in a new directory.
+    #[error("recovery store {} is at epoch {at}, and the last possible epoch is {}; start over with --fresh", path.display(), Epoch::MAX)]
+    EpochsExhausted {
+        /// The store or shard.
+        path: PathBuf,
+        /// The epoch that was asked for, or that the store is at.
+        at: Epoch,
+    },
+    /// The system failed to read or write. Look at the cause; all up to the last durable epoch is safe.
+    #[error("{doing} {} failed{}", path.display(), durable.map(|epoch| format!("; epoch {epoch} and all before it are safe")).unwrap_or_default())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What was being done, as "writing".
+        doing: &'static str,
+        /// The last epoch that is safe at this shard, once it runs.
+        durable: Option<Epoch>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A write or sync failed before: nothing is retried, since the cache may lie. End the run; the next one goes on.
+    #[error("{} failed before and takes no more; epoch {durable} and all before it are safe; start again", path.display())]
+    Poisoned {
+        /// The shard.
+        path: PathBuf,
+        /// The last epoch that is safe at this shard.
+        durable: Epoch,
+    },
+}
+
+impl StoreError {
+    /// Damage at a path that is not a chunk.
+    pub(crate) fn corrupt(path: impl Into<PathBuf>, what: impl Into<String>) -> StoreError {
+        StoreError::Corrupt { path: path.into(), shard: None, chunk: None, what: what.into() }
+    }
+
+    /// Names what was done to which path when the system failed, before any epoch was written.
+    pub(crate) fn io(path: impl Into<PathBuf>, doing: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
+            _ => StoreError::Io { path, doing, durable: None, source },
+        }
+    }
+
+    /// Names what was being written when the system failed, and what is safe; a full disk is told apart.
+    pub(crate) fn out_of(
+        media: &dyn Media,
+        name: &str,
+        doing: &'static str,
+        durable: Option<Epoch>,
+        source: io::Error,
+    ) -> StoreError {
+        let path = media.path(name);
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                StoreError::NoSpace { path, durable: durable.unwrap_or_default(), free: media.free_bytes(), source }
+            }
+            io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
+            _ => StoreError::Io { path, doing, durable, source },
+        }
+    }
+}
+
+fn quoted(steps: &[String]) -> String {
+    steps.iter().map(|step| format!("\"{step}\"")).collect::<Vec<_>>().join(", ")
+}
+
+fn drop_options(steps: &[String]) -> String {
+    steps.iter().map(|step| format!("--drop-state {step}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message at 3 a.m. says where, what is safe and what to do.
+    #[test]
+    fn messages_name_place_and_way_out() {
+        let orphans = StoreError::Orphans { path: "st".into(), steps: vec!["a".into(), "b".into()] };
+        assert_eq!(
+            orphans.to_string(),
+            "recovery store st has state of steps that this flow does not have: \"a\", \"b\"; give the steps their old \
+             names, or drop their state with --drop-state a --drop-state b"
+        );
+        let chunk = StoreError::Corrupt { path: "s".into(), shard: Some(1), chunk: Some(7), what: "bad".into() };
+        assert!(chunk.to_string().contains("s, chunk 7: bad"));
+    }
+}

@@ -1,0 +1,223 @@
+//! The manifest: what a store is, which shards count, and which chunks are dead.
+//!
+//! One small text file, replaced whole at creation, at every start and at a rescale, never in between. Its first line
+//! is `highwater-store FORMAT CHECKSUM`; the rest is JSON, for people. A manifest that does not fit its checksum is
+//! refused, one of a later format too.
+
+use crate::error::StoreError;
+use crate::ids::{Epoch, Execution, Generation, StepId, StoreId};
+use crate::media::{Media, replace};
+use crate::rules::{Rule, on};
+use serde::{Deserialize, Serialize};
+
+/// Name of the file in the store.
+pub(crate) const MANIFEST: &str = "manifest";
+/// The format that is written, and the newest that is read.
+pub(crate) const FORMAT: u32 = 1;
+const MAGIC: &str = "highwater-store";
+
+/// A step of the flow as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepInfo {
+    /// Its number in the rows; never used for another step.
+    pub id: StepId,
+    /// The name that the user gave.
+    pub name: String,
+    /// What it is, as "source", "state", "sink".
+    pub kind: String,
+}
+
+/// Which executions ran on a generation, and where each began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Lineage(Vec<(Execution, Epoch)>);
+
+impl Lineage {
+    /// A generation that begins with this execution.
+    pub(crate) fn new(execution: Execution, resume: Epoch) -> Lineage {
+        Lineage(vec![(execution, resume)])
+    }
+
+    /// The same, going on with one more execution.
+    pub(crate) fn then(&self, execution: Execution, resume: Epoch) -> Lineage {
+        let mut all = self.clone();
+        // Of several that begin at one epoch only the last tells anything.
+        if all.0.len() > 1 {
+            all.0.retain(|(_, earlier)| *earlier != resume);
+        }
+        all.0.push((execution, resume));
+        all
+    }
+
+    /// Forgets what no chunk of `oldest` or a later execution needs.
+    pub(crate) fn prune(&mut self, oldest: Execution) {
+        let last = self.0.last().copied();
+        self.0.retain(|entry| entry.0 > oldest || Some(*entry) == last);
+    }
+
+    /// What `execution` wrote counts up to this epoch; none: all of it. Beyond it, chunks are dead.
+    pub(crate) fn cut(&self, execution: Execution) -> Option<Epoch> {
+        if !on(Rule::Lineage) {
+            return None;
+        }
+        let later = self.0.partition_point(|(other, _)| *other <= execution);
+        self.0.get(later).map(|(_, resume)| *resume)
+    }
+
+    /// Where the last execution began.
+    pub(crate) fn resume(&self) -> Epoch {
+        self.0.last().map_or(Epoch(0), |(_, resume)| *resume)
+    }
+
+    fn is_ascending(&self) -> bool {
+        self.0.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1)
+    }
+}
+
+/// What a store is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) id: StoreId,
+    pub(crate) flow: String,
+    pub(crate) backend: String,
+    pub(crate) key_groups: u16,
+    /// The shards that count; 0: none yet.
+    pub(crate) generation: Generation,
+    pub(crate) shards: usize,
+    /// The last execution that started, or tried to.
+    pub(crate) execution: Execution,
+    pub(crate) lineage: Lineage,
+    /// A generation that is being made. Its shards count only once `generation` names it.
+    pub(crate) prepared: Option<Generation>,
+    pub(crate) steps: Vec<StepInfo>,
+    pub(crate) next_step: u32,
+    pub(crate) claims: Vec<String>,
+}
+
+impl Manifest {
+    /// The manifest of the store; none if it has none.
+    pub(crate) fn read(media: &dyn Media) -> Result<Option<Manifest>, StoreError> {
+        let path = media.path(MANIFEST);
+        let Some(bytes) = media.read(MANIFEST).map_err(StoreError::io(&path, "reading"))? else { return Ok(None) };
+        match Manifest::decode(&bytes) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(Refused::Newer(found)) => Err(StoreError::NewerFormat { path: media.path(""), found, known: FORMAT }),
+            Err(Refused::Damaged(what)) => Err(StoreError::corrupt(path, what)),
+        }
+    }
+
+    /// Puts this manifest in the place of the one before, durably.
+    pub(crate) fn write(&self, media: &dyn Media) -> Result<(), StoreError> {
+        replace(media, MANIFEST, &self.encode(), || crate::fail::point("manifest-written"))
+            .map_err(|source| StoreError::out_of(media, MANIFEST, "writing", None, source))?;
+        crate::fail::point("manifest-renamed");
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let body = serde_json::to_string_pretty(self).expect("numbers, strings and lists are JSON") + "\n";
+        let checksum = checksum(FORMAT, body.as_bytes());
+        format!("{MAGIC} {FORMAT} {checksum:08x}\n{body}").into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Manifest, Refused> {
+        let refuse = |what: &str| Refused::Damaged(what.to_owned());
+        let end =
+            bytes.iter().take(99).position(|byte| *byte == b'\n').ok_or_else(|| refuse("it has no first line"))?;
+        let (line, body) = (&bytes[..end], &bytes[end + 1..]);
+        let line = std::str::from_utf8(line).map_err(|_| refuse("its first line is not text"))?;
+        let [magic, format, sum] = line.split(' ').collect::<Vec<_>>()[..] else {
+            return Err(refuse("its first line is not that of a store"));
+        };
+        let format: u32 = format.parse().map_err(|_| refuse("its format is not a number"))?;
+        if magic != MAGIC || sum != format!("{:08x}", checksum(format, body)) {
+            return Err(refuse("its checksum does not fit"));
+        }
+        if format > FORMAT {
+            return Err(Refused::Newer(format));
+        }
+        let manifest: Manifest = serde_json::from_slice(body).map_err(|error| Refused::Damaged(error.to_string()))?;
+        let ids_fit = manifest.steps.iter().all(|step| step.id.0 < manifest.next_step);
+        if !manifest.lineage.is_ascending() || !ids_fit || !manifest.key_groups.is_power_of_two() {
+            return Err(refuse("its parts do not fit each other"));
+        }
+        Ok(manifest)
+    }
+}
+
+enum Refused {
+    Newer(u32),
+    Damaged(String),
+}
+
+fn checksum(format: u32, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&format.to_le_bytes()), body)
+}
+
+/// Directory of a generation.
+pub(crate) fn generation_dir(generation: Generation) -> String {
+    format!("gen-{generation}")
+}
+
+/// The generation of such a directory.
+pub(crate) fn generation_of(dir: &str) -> Option<Generation> {
+    dir.strip_prefix("gen-").and_then(|number| number.parse().ok()).map(Generation)
+}
+
+/// Directory of a shard.
+pub(crate) fn shard_dir(generation: Generation, shard: usize) -> String {
+    format!("gen-{generation}/shard-{shard}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        Manifest {
+            id: StoreId(7),
+            flow: "cart".into(),
+            backend: "sled".into(),
+            key_groups: 128,
+            generation: Generation(2),
+            shards: 3,
+            execution: Execution(5),
+            lineage: Lineage::new(Execution(3), Epoch(4)).then(Execution(5), Epoch(9)),
+            prepared: None,
+            steps: vec![StepInfo { id: StepId(0), name: "in".into(), kind: "source".into() }],
+            next_step: 1,
+            claims: vec!["out".into()],
+        }
+    }
+
+    /// It comes back as it was; every flipped bit is refused, and none is taken for a later format.
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = sample().encode();
+        assert_eq!(Manifest::decode(&bytes).ok(), Some(sample()));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(Manifest::decode(&flipped), Err(Refused::Damaged(_))), "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    /// A chunk is dead beyond the start of the first later execution; pruning never changes that for what is left.
+    #[test]
+    fn lineage_cuts_at_the_next_start() {
+        let lineage = Lineage::new(Execution(1), Epoch(0)).then(Execution(3), Epoch(5)).then(Execution(4), Epoch(5));
+        let lineage = lineage.then(Execution(7), Epoch(6));
+        let cuts: Vec<_> = (0..8).map(|n| lineage.cut(Execution(n)).map(|epoch| epoch.0)).collect();
+        assert_eq!(cuts, [Some(0), Some(5), Some(5), Some(5), Some(6), Some(6), Some(6), None]);
+        let mut pruned = lineage.clone();
+        pruned.prune(Execution(3));
+        for n in 3..8 {
+            assert_eq!(pruned.cut(Execution(n)), lineage.cut(Execution(n)));
+        }
+        pruned.prune(Execution(9));
+        assert_eq!(pruned.resume(), Epoch(6));
+    }
+}

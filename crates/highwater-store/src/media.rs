@@ -1,0 +1,78 @@
+//! What a store lies on: a small directory tree and, in it, ordered logs of chunks. Every durable step is named here.
+//!
+//! The protocol above speaks to nothing else, so that a test can crash it between any two steps, take away what was
+//! not synced, and run it unchanged over memory and over a disk. Paths are relative to the store, parts joined by `/`.
+//! As with files, what is written is visible at once and durable only after its sync; a new name is durable only after
+//! the sync of its directory.
+
+use crate::error::StoreError;
+use std::any::Any;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// Held while a store is in use; dropping it lets others in.
+pub(crate) type Lock = Box<dyn Any + Send>;
+
+/// A place for stores.
+pub(crate) trait Media: Send + Sync {
+    /// The path as a person knows it.
+    fn path(&self, name: &str) -> PathBuf;
+    /// Bytes free for more.
+    fn free_bytes(&self) -> u64;
+    /// Takes the store for this run alone, making its empty directory if there is none.
+    fn lock(&self) -> Result<Lock, StoreError>;
+    /// Names in a directory, sorted; none if it is not there. The root is `""`.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// The bytes of a file; none if it is not there.
+    fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Makes or replaces a file.
+    fn write(&self, file: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Writes into a file that is there.
+    fn write_at(&self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the bytes of a file durable.
+    fn sync_file(&self, file: &str) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Puts `from` in the place of `to`.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes a directory that is not there yet.
+    fn create_dir(&self, dir: &str) -> io::Result<()>;
+    /// Removes a directory and all in it.
+    fn remove_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes all that is visible of a log durable and drops cached pages: what is read next is what a disk holds.
+    fn settle_log(&self, dir: &str) -> io::Result<()>;
+    /// Makes an empty log in `dir`, which is not there yet; durable once this and `sync_dir` of the parent return.
+    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>>;
+    /// Opens a log, healing what is known to break its backend.
+    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>>;
+}
+
+/// What a scan is given: number and bytes of each chunk.
+pub(crate) type Visit<'v> = dyn FnMut(u64, &[u8]) -> ControlFlow<()> + 'v;
+
+/// An ordered log of values of at most 4096 bytes under ascending numbers.
+///
+/// Appends and removals become durable in order: after a power loss a prefix of them is there, all synced ones among it.
+pub(crate) trait Log: Send {
+    /// Adds a value under a number greater than all before.
+    fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()>;
+    /// Removes a value.
+    fn remove(&mut self, seq: u64) -> io::Result<()>;
+    /// All appends and removals so far are durable when this returns.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Visits the values from `from` on, in order.
+    fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()>;
+    /// Bytes that the log takes on its medium.
+    fn file_bytes(&self) -> u64;
+}
+
+/// Writes a file whole and durable: a temporary file, synced, renamed into place, its directory synced.
+pub(crate) fn replace(media: &dyn Media, file: &str, bytes: &[u8], before_rename: impl FnOnce()) -> io::Result<()> {
+    let temporary = format!("{file}.tmp");
+    media.write(&temporary, bytes)?;
+    media.sync_file(&temporary)?;
+    before_rename();
+    media.rename(&temporary, file)?;
+    media.sync_dir(file.rsplit_once('/').map_or("", |(dir, _)| dir))
+}

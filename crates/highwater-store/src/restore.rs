@@ -1,0 +1,213 @@
+//! Reads the log of a shard: checks every chunk, follows the commit records, finds what counts.
+//!
+//! A chunk of execution n and epoch e is dead iff a later execution of the lineage began before e. Nothing is cut off
+//! or repaired here: dead chunks stay where they are, passed over, until the collector reaches them.
+
+use crate::chunk::Chunk;
+use crate::commit::{Commit, Tally};
+use crate::error::StoreError;
+use crate::ids::{Epoch, Execution};
+use crate::index::{Index, Rebuild};
+use crate::manifest::Lineage;
+use crate::media::Log;
+use crate::rows::COMMIT_STEP;
+use crate::rules::{Rule, on};
+use crate::units::{Assembler, Unit, UnitRow};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// A log and what its chunks must fit.
+pub(crate) struct Reader<'a> {
+    pub(crate) log: &'a dyn Log,
+    pub(crate) path: &'a Path,
+    pub(crate) shard: usize,
+    pub(crate) salt: u64,
+    pub(crate) key_groups: u16,
+}
+
+/// Extent of a log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extent {
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+    pub(crate) bytes: u64,
+    pub(crate) oldest: Option<Execution>,
+    pub(crate) newest: Execution,
+}
+
+/// Why reading stopped, before it is known where.
+struct Damage(String);
+
+impl From<&'static str> for Damage {
+    fn from(what: &'static str) -> Damage {
+        Damage(what.to_owned())
+    }
+}
+
+impl Reader<'_> {
+    /// Visits all units in order. Every chunk is checked; numbers must follow each other without a gap.
+    fn units(&self, mut visit: impl FnMut(&Unit<'_>) -> Result<(), Damage>) -> Result<Extent, StoreError> {
+        let (mut extent, mut assembler, mut failed) = (Extent::default(), Assembler::default(), None);
+        let scanned = self.log.scan(0, &mut |seq, bytes| {
+            let mut read = || -> Result<(), Damage> {
+                if extent.oldest.is_some() && seq != extent.last_seq + 1 {
+                    return Err(Damage(format!("the chunks from {} to here are missing", extent.last_seq + 1)));
+                }
+                let chunk = Chunk::decode(self.salt, seq, bytes)?;
+                if extent.oldest.is_none() {
+                    extent.first_seq = seq;
+                }
+                let oldest = extent.oldest.get_or_insert(chunk.execution);
+                *oldest = chunk.execution.min(*oldest);
+                extent.newest = chunk.execution.max(extent.newest);
+                extent.last_seq = seq;
+                extent.bytes += bytes.len() as u64;
+                assembler.feed(seq, &chunk)?.map_or(Ok(()), |unit| visit(&unit))
+            };
+            match read() {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(Damage(what)) => {
+                    failed = Some((seq, what));
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        scanned.map_err(StoreError::io(self.path, "reading"))?;
+        match failed {
+            Some((seq, what)) => Err(self.damage(Some(seq), what)),
+            None => Ok(extent),
+        }
+    }
+
+    fn damage(&self, chunk: Option<u64>, what: String) -> StoreError {
+        StoreError::Corrupt { path: PathBuf::from(self.path), shard: Some(self.shard), chunk, what }
+    }
+
+    /// Follows the commit records: how far the shard is under this lineage.
+    pub(crate) fn history(&self, lineage: &Lineage) -> Result<(History, Extent), StoreError> {
+        let mut history = History::new(self.key_groups);
+        let extent = self.units(|unit| {
+            unit.rows(|row| match row.row.step == COMMIT_STEP {
+                true => history.follow(lineage, unit, &row),
+                false => Ok(()),
+            })
+        })?;
+        match history.at {
+            Some(_) if history.whole => Ok((history, extent)),
+            _ => Err(self.damage(None, "it has no commit record that counts".to_owned())),
+        }
+    }
+
+    /// The index of all rows that count under `lineage`, compared with counts and hashes of the commit records.
+    pub(crate) fn index(&self, lineage: &Lineage) -> Result<(Index, History), StoreError> {
+        let mut rebuild = Rebuild::new(self.key_groups);
+        let mut history = History::new(self.key_groups);
+        self.units(|unit| {
+            unit.rows(|row| {
+                if row.row.step == COMMIT_STEP {
+                    return history.follow(lineage, unit, &row);
+                }
+                if row.row.group.0 >= self.key_groups {
+                    return Err("a row is of a key group that the store does not have".into());
+                }
+                if counts(lineage, unit.execution, row.epoch) {
+                    rebuild.see(row.epoch, &row.row, row.place);
+                }
+                Ok(())
+            })
+        })?;
+        let index = rebuild.finish();
+        for (group, (found, told)) in index.tallies().iter().zip(&history.tallies).enumerate() {
+            if found != told {
+                let what = format!(
+                    "key group {group} has {} rows where its commit record has {}{}",
+                    found.rows,
+                    told.rows,
+                    if found.rows == told.rows { ", and another state hash" } else { "" },
+                );
+                return Err(self.damage(None, what));
+            }
+        }
+        Ok((index, history))
+    }
+
+    /// Visits the live rows.
+    pub(crate) fn live(
+        &self,
+        index: &Index,
+        visit: &mut dyn FnMut(&UnitRow<'_>) -> Result<(), String>,
+    ) -> Result<(), StoreError> {
+        let all = self.units(|unit| {
+            unit.rows(|row| {
+                let is_row = row.row.step != COMMIT_STEP;
+                match is_row && index.is_live(index.key(row.row.step, row.row.key), row.place) {
+                    true => visit(&row).map_err(Damage),
+                    false => Ok(()),
+                }
+            })
+        });
+        all.map(|_| ())
+    }
+}
+
+/// Whether what `execution` wrote in `epoch` counts.
+pub(crate) fn counts(lineage: &Lineage, execution: Execution, epoch: Epoch) -> bool {
+    lineage.cut(execution).is_none_or(|cut| epoch <= cut)
+}
+
+/// How far a shard is, by its commit records.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    /// The last epoch that it has whole; none before the first record.
+    pub(crate) at: Option<Epoch>,
+    /// Nothing more was to come in the last execution.
+    pub(crate) closed: bool,
+    /// A full record was seen, so that `tallies` are whole.
+    whole: bool,
+    /// Where the last full record that counts lies.
+    pub(crate) full_seq: u64,
+    tallies: Vec<Tally>,
+}
+
+impl History {
+    fn new(key_groups: u16) -> History {
+        let tallies = vec![Tally::default(); usize::from(key_groups)];
+        History { at: None, closed: false, whole: false, full_seq: 0, tallies }
+    }
+
+    fn follow(&mut self, lineage: &Lineage, unit: &Unit<'_>, row: &UnitRow<'_>) -> Result<(), Damage> {
+        let value = row.row.value.ok_or("a commit record is removed")?;
+        let commit = Commit::read(unit.epoch, value)?;
+        let cut = lineage.cut(unit.execution);
+        let reached = cut.map_or(commit.last, |cut| commit.last.min(cut));
+        if reached < commit.last && (reached < commit.first || !on(Rule::RangeCut)) {
+            return Ok(());
+        }
+        match self.at {
+            Some(at) if on(Rule::Lineage) && (commit.base || commit.first.0 != at.0 + 1) => {
+                return Err(Damage(format!("the commit record of epoch {} follows that of {at}", commit.first)));
+            }
+            _ => self.at = Some(reached),
+        }
+        if reached < commit.last {
+            // Only its last epoch changed anything, and that one is dead.
+            return Ok(());
+        }
+        if commit.closed && on(Rule::Closed) {
+            // Others may have gone on: it stands for all epochs of its execution, which ended where the next began.
+            match cut.filter(|_| on(Rule::ClosedEnds)) {
+                Some(cut) => self.at = Some(commit.last.max(cut)),
+                None => self.closed = true,
+            }
+        }
+        if commit.full {
+            self.tallies.fill(Tally::default());
+            self.whole = true;
+            self.full_seq = unit.first_seq;
+        }
+        for (group, tally) in commit.groups {
+            *self.tallies.get_mut(usize::from(group.0)).ok_or("a commit record has an unknown key group")? = tally;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! The point of no return: makes a run durable in the manifest and hands out its shards.
+//!
+//! With the same number of shards nothing is rewritten. With another (or when the state of a step is dropped) a new
+//! generation is prepared, written whole, synced, and only then named; old shards go after its first commit. A crash
+//! anywhere falls back to one side, never between.
+
+use crate::error::StoreError;
+use crate::fail;
+use crate::ids::{Epoch, Execution, Generation, StepId, shard_of};
+use crate::manifest::{Lineage, Manifest, StepInfo, generation_dir, generation_of, shard_dir};
+use crate::media::{Lock, Media};
+use crate::rules::{Rule, on};
+use crate::shard::{Shard, ShardPlace};
+use crate::store::{Opened, Store, salt};
+use std::sync::Arc;
+
+/// What a run wants of its store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartPlan {
+    /// Shards, one for each writer.
+    pub shards: usize,
+    /// Name and kind of each step that owns rows.
+    pub steps: Vec<(String, String)>,
+    /// Outputs that this run writes; added to those claimed before.
+    pub claims: Vec<String>,
+    /// Steps whose rows are given up.
+    pub drop_steps: Vec<String>,
+}
+
+/// A store that runs.
+pub struct Started {
+    /// This execution.
+    pub execution: Execution,
+    /// The epoch that it resumed at; its first epoch is the next.
+    pub resume: Epoch,
+    /// The steps of the plan, in its order, with their numbers.
+    pub steps: Vec<StepInfo>,
+    /// The shards, in order.
+    pub shards: Vec<Shard>,
+    /// Holds the store for this run.
+    pub guard: StoreGuard,
+}
+
+/// Holds a store for one run: others may open it once this is dropped.
+pub struct StoreGuard {
+    media: Arc<dyn Media>,
+    _lock: Lock,
+    resume: Epoch,
+    /// Directories of shards that do not count any more once this generation has a commit.
+    old: Vec<String>,
+}
+
+impl StoreGuard {
+    /// Epoch `committed` is committed everywhere: what was kept from before this generation can go.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; what was committed is safe, and the next start takes the rest away.
+    pub fn first_commit(&mut self, committed: Epoch) -> Result<(), StoreError> {
+        if committed > self.resume && !self.old.is_empty() {
+            remove(&*self.media, &std::mem::take(&mut self.old))?;
+            fail::point("old-generation-deleted");
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Makes the next execution durable, rescales if the number of shards differs, and hands out the shards.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManyShards`], [`StoreError::Orphans`], [`StoreError::KindChanged`],
+    /// [`StoreError::EpochsExhausted`], [`StoreError::BadOption`]: nothing was changed.
+    /// [`StoreError::NoSpace`] or [`StoreError::Io`]: the store is as good as before, and may be started again.
+    pub fn start(self, plan: StartPlan) -> Result<Started, StoreError> {
+        let steps = self.checked(&plan)?;
+        let (execution, resume, is_new) = (self.execution(), self.resume, self.is_new());
+        let Store { media, lock, mut manifest, shards, .. } = self;
+        let rewrite = is_new || manifest.shards != plan.shards || manifest.steps.iter().any(|step| plan.drops(step));
+        manifest.execution = execution;
+        let before = manifest.clone();
+        let planned = manifest.take_steps(&plan, &steps);
+        let (shards, old) = if rewrite {
+            rescale(&media, &before, &mut manifest, shards, plan.shards, resume)?
+        } else {
+            (resume_shards(&media, &mut manifest, shards, resume)?, Vec::new())
+        };
+        let guard = StoreGuard { media, _lock: lock, resume, old };
+        Ok(Started { execution, resume, steps: planned, shards, guard })
+    }
+
+    /// Refuses a plan that does not fit; answers the steps by name as they will stand in the manifest.
+    fn checked(&self, plan: &StartPlan) -> Result<Vec<(String, String)>, StoreError> {
+        let path = self.media.path("");
+        let bad = |what: String| StoreError::BadOption { path: path.clone(), what };
+        if plan.shards > usize::from(self.key_groups()) {
+            return Err(StoreError::TooManyShards { path, shards: plan.shards, groups: self.key_groups() });
+        }
+        if plan.shards == 0 {
+            return Err(bad("a run needs at least one shard".to_owned()));
+        }
+        // Room for at least one epoch.
+        if self.resume >= Epoch::MAX {
+            return Err(StoreError::EpochsExhausted { path, at: self.resume });
+        }
+        let mut orphans = Vec::new();
+        for stored in self.steps().iter().filter(|stored| !plan.drops(stored)) {
+            match plan.steps.iter().find(|(name, _)| *name == stored.name) {
+                None => orphans.push(stored.name.clone()),
+                Some((_, kind)) if *kind != stored.kind => {
+                    let (step, stored) = (stored.name.clone(), stored.kind.clone());
+                    return Err(StoreError::KindChanged { path, step, stored, given: kind.clone() });
+                }
+                Some(_) => {}
+            }
+        }
+        if !orphans.is_empty() {
+            return Err(StoreError::Orphans { path, steps: orphans });
+        }
+        for (i, (name, _)) in plan.steps.iter().enumerate() {
+            if plan.steps[..i].iter().any(|(other, _)| other == name) {
+                return Err(bad(format!("two steps are named \"{name}\"")));
+            }
+        }
+        match plan.drop_steps.iter().find(|name| !self.steps().iter().any(|step| step.name == **name)) {
+            Some(name) => Err(bad(format!("there is no state of a step \"{name}\" to drop"))),
+            None => Ok(plan.steps.clone()),
+        }
+    }
+}
+
+impl StartPlan {
+    fn drops(&self, step: &StepInfo) -> bool {
+        self.drop_steps.contains(&step.name)
+    }
+}
+
+impl Manifest {
+    /// Puts the steps and claims of the plan into the manifest; answers the steps with their numbers.
+    fn take_steps(&mut self, plan: &StartPlan, steps: &[(String, String)]) -> Vec<StepInfo> {
+        self.steps.retain(|step| !plan.drops(step));
+        for (name, kind) in steps {
+            if !self.steps.iter().any(|step| step.name == *name) {
+                let id = StepId(self.next_step);
+                self.next_step = self.next_step.checked_add(1).expect("a store does not see 2^32 steps");
+                self.steps.push(StepInfo { id, name: name.clone(), kind: kind.clone() });
+            }
+        }
+        for claim in &plan.claims {
+            if !self.claims.contains(claim) {
+                self.claims.push(claim.clone());
+            }
+        }
+        let find = |name: &String| self.steps.iter().find(|step| step.name == *name).cloned();
+        steps.iter().map(|(name, _)| find(name).expect("it was put there above")).collect()
+    }
+}
+
+/// Goes on with the shards that are there: one manifest, nothing rewritten.
+fn resume_shards(
+    media: &Arc<dyn Media>,
+    manifest: &mut Manifest,
+    opened: Vec<Opened>,
+    resume: Epoch,
+) -> Result<Vec<Shard>, StoreError> {
+    let oldest = opened.iter().filter_map(|shard| shard.found.extent.oldest).min();
+    manifest.lineage = manifest.lineage.then(manifest.execution, resume);
+    manifest.lineage.prune(oldest.unwrap_or_default());
+    manifest.prepared = None;
+    if on(Rule::ManifestFirst) {
+        manifest.write(&**media)?;
+    }
+    remove(&**media, &left_overs(&**media, manifest.generation)?)?;
+    let shard = |Opened { place, log, found }: Opened| {
+        let run = (manifest.execution, manifest.lineage.clone(), resume);
+        Shard::resumed(Arc::clone(media), log, place, run, found)
+    };
+    Ok(opened.into_iter().map(shard).collect())
+}
+
+/// Writes the live rows into a new generation and switches to it; answers its shards and what is left to delete.
+fn rescale(
+    media: &Arc<dyn Media>,
+    before: &Manifest,
+    manifest: &mut Manifest,
+    opened: Vec<Opened>,
+    count: usize,
+    resume: Epoch,
+) -> Result<(Vec<Shard>, Vec<String>), StoreError> {
+    let old = manifest.generation;
+    let next = manifest.prepared.unwrap_or_default().max(old).0.checked_add(1);
+    let next = Generation(next.expect("a store is not rescaled 2^64 times"));
+    tracing::debug!(from = manifest.shards, to = count, "rescale begin");
+    // Prepared: the old generation still counts, with its shards, lineage and steps.
+    Manifest { prepared: Some(next), ..before.clone() }.write(&**media)?;
+    fail::point("rescale-prepared");
+    remove(&**media, &left_overs(&**media, old)?)?;
+    let dir = generation_dir(next);
+    media.create_dir(&dir).map_err(|source| StoreError::out_of(&**media, &dir, "making", Some(resume), source))?;
+    let create = |index| {
+        let salt = salt(manifest.id, next, index, count);
+        let key_groups = manifest.key_groups;
+        let place = ShardPlace { dir: shard_dir(next, index), index, shards: count, key_groups, salt };
+        Shard::create(Arc::clone(media), place, manifest.execution, resume)
+    };
+    let mut shards = (0..count).map(create).collect::<Result<Vec<Shard>, StoreError>>()?;
+    for shard in &opened {
+        let path = media.path(&shard.place.dir);
+        let mut failed = None;
+        let read = shard.reader(&path).live(&shard.found.index, &mut |row| {
+            if !manifest.steps.iter().any(|step| step.id == row.row.step) {
+                return Ok(());
+            }
+            let owner = shard_of(row.row.group, manifest.key_groups, count);
+            shards[owner].base_row(&row.row).map_err(|error| {
+                failed = Some(error);
+                "its rows could not be written".to_owned()
+            })
+        });
+        failed.map_or(read, Err)?;
+    }
+    for shard in &mut shards {
+        shard.base_end()?;
+    }
+    if on(Rule::PrepareSync) {
+        let settled = media.sync_dir(&dir).and_then(|()| media.sync_dir(""));
+        settled.map_err(StoreError::io(media.path(&dir), "syncing"))?;
+    }
+    fail::point("rescale-written");
+    // Active, and settled: one write is both, since all shards lie in one directory.
+    manifest.generation = next;
+    manifest.shards = count;
+    manifest.lineage = Lineage::new(manifest.execution, resume);
+    manifest.prepared = None;
+    drop(opened);
+    manifest.write(&**media)?;
+    fail::point("rescale-active");
+    tracing::debug!(generation = next.0, "rescale end");
+    Ok((shards, left_overs(&**media, next)?))
+}
+
+/// Directories of all generations but this one.
+fn left_overs(media: &dyn Media, generation: Generation) -> Result<Vec<String>, StoreError> {
+    let names = media.list("").map_err(StoreError::io(media.path(""), "listing"))?;
+    Ok(names.into_iter().filter(|name| generation_of(name).is_some_and(|other| other != generation)).collect())
+}
+
+fn remove(media: &dyn Media, dirs: &[String]) -> Result<(), StoreError> {
+    for dir in dirs {
+        media.remove_dir(dir).map_err(StoreError::io(media.path(dir), "removing"))?;
+    }
+    match dirs {
+        [] => Ok(()),
+        _ => media.sync_dir("").map_err(StoreError::io(media.path(""), "syncing")),
+    }
+}

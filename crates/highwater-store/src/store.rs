@@ -1,0 +1,272 @@
+//! A store that was opened: locked, read and checked, and nothing changed yet.
+//!
+//! Opening computes the resume epoch from what is durable and refuses damage, another flow, a newer format and
+//! directories of other things. Only [`Store::start`] changes anything.
+
+use crate::ack::AckFile;
+use crate::error::StoreError;
+use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
+use crate::index::Index;
+use crate::manifest::{MANIFEST, Manifest, generation_dir, generation_of, shard_dir};
+use crate::media::{Lock, Log, Media};
+use crate::options::{Backend, OpenOptions};
+use crate::restore::{History, Reader};
+use crate::rules::{Rule, on};
+use crate::shard::{Found, ShardPlace};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+pub use crate::manifest::StepInfo;
+
+/// A recovery store, opened and locked, with nothing changed yet.
+pub struct Store {
+    pub(crate) media: Arc<dyn Media>,
+    pub(crate) lock: Lock,
+    /// The manifest as it stands, or that of a store to be made, whose generation is 0.
+    pub(crate) manifest: Manifest,
+    pub(crate) resume: Epoch,
+    pub(crate) shards: Vec<Opened>,
+    /// Greatest execution seen anywhere.
+    pub(crate) newest: Execution,
+}
+
+/// A row that is live at the resume epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Name of the step that owns it.
+    pub step: &'a str,
+    /// Its key group.
+    pub group: KeyGroup,
+    /// Key and value as they were put.
+    pub key: &'a [u8],
+    /// The value as it was put.
+    pub value: &'a [u8],
+}
+
+/// A shard that was read.
+pub(crate) struct Opened {
+    pub(crate) place: ShardPlace,
+    pub(crate) log: Box<dyn Log>,
+    pub(crate) found: Found,
+}
+
+impl Opened {
+    pub(crate) fn reader<'a>(&'a self, path: &'a std::path::Path) -> Reader<'a> {
+        let ShardPlace { index, salt, key_groups, .. } = self.place;
+        Reader { log: &*self.log, path, shard: index, salt, key_groups }
+    }
+}
+
+impl Store {
+    /// Opens the store, or finds that there is none yet. Changes nothing, but for making an empty directory and its
+    /// lock file.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] that speaks of opening; the store is as it was.
+    pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
+        let media = options.media();
+        Store::open_on(media, options)
+    }
+
+    pub(crate) fn open_on(media: Arc<dyn Media>, options: OpenOptions) -> Result<Store, StoreError> {
+        let root = media.path("");
+        if !options.key_groups.is_power_of_two() {
+            let what = format!("{} key groups are not a power of two", options.key_groups);
+            return Err(StoreError::BadOption { path: root, what });
+        }
+        let lock = media.lock()?;
+        crate::fail::point("restore");
+        tracing::debug!(store = %root.display(), "recovery started");
+        let stored = match Manifest::read(&*media) {
+            // Starting over is the way out of damage, too.
+            Err(StoreError::Corrupt { .. }) if options.fresh => None,
+            other => other?,
+        };
+        let Some(stored) = stored.filter(|stored| !options.fresh && stored.generation != Generation(0)) else {
+            return Store::empty(media, lock, &options);
+        };
+        if stored.flow != options.flow {
+            return Err(StoreError::OtherFlow { path: root, stored: stored.flow, given: options.flow });
+        }
+        let mut store =
+            Store { media, lock, resume: Epoch(0), shards: Vec::new(), newest: stored.execution, manifest: stored };
+        store.restore()?;
+        let rows =
+            store.shards.iter().flat_map(|shard| shard.found.index.tallies()).map(|tally| tally.rows).sum::<u64>();
+        tracing::debug!(epoch = store.resume.0, rows, "recovery done");
+        Ok(store)
+    }
+
+    /// A store that has no shards yet; what the directory holds is not touched before the start.
+    fn empty(media: Arc<dyn Media>, lock: Lock, options: &OpenOptions) -> Result<Store, StoreError> {
+        let names = media.list("").map_err(StoreError::io(media.path(""), "listing"))?;
+        let generations = names.iter().filter_map(|name| generation_of(name));
+        let left = generations.max().unwrap_or_default();
+        // The old numbers go on being used up: a new generation never meets a left-over one of its number.
+        let before = Manifest::read(&*media).ok().flatten();
+        if left != Generation(0) && before.is_none() && !options.fresh {
+            return Err(StoreError::MissingShard { path: media.path(""), missing: MANIFEST.to_owned() });
+        }
+        let (execution, prepared) = before.map_or((Execution(0), None), |old| (old.execution, Some(old.generation)));
+        let manifest = Manifest {
+            id: StoreId(RandomState::new().hash_one(std::process::id())),
+            flow: options.flow.clone(),
+            backend: options.chosen().to_string(),
+            key_groups: options.key_groups,
+            generation: Generation(0),
+            shards: 0,
+            execution,
+            lineage: Default::default(),
+            prepared: prepared.max(Some(left)),
+            steps: Vec::new(),
+            next_step: 0,
+            claims: Vec::new(),
+        };
+        Ok(Store { media, lock, resume: Epoch(0), shards: Vec::new(), newest: execution, manifest })
+    }
+
+    fn restore(&mut self) -> Result<(), StoreError> {
+        let Manifest { generation, shards, key_groups, id, .. } = self.manifest;
+        let missing = |what: String| StoreError::MissingShard { path: self.media.path(""), missing: what };
+        let places: Vec<ShardPlace> = (0..shards)
+            .map(|index| {
+                let salt = salt(id, generation, index, shards);
+                ShardPlace { dir: shard_dir(generation, index), index, shards, key_groups, salt }
+            })
+            .collect();
+        let there = self.media.list(&generation_dir(generation)).unwrap_or_default();
+        for place in &places {
+            let name = place.dir.rsplit('/').next().unwrap_or_default();
+            let parts = self.media.list(&place.dir).unwrap_or_default();
+            if !there.iter().any(|found| found == name) {
+                return Err(missing(place.dir.clone()));
+            }
+            if let Some(part) = ["log", "ack"].into_iter().find(|part| !parts.iter().any(|found| found == part)) {
+                return Err(missing(format!("{}/{part}", place.dir)));
+            }
+        }
+        // All that is visible is made durable before any of it is believed.
+        for place in places.iter().filter(|_| on(Rule::SyncOpen)) {
+            let settled = self.media.settle_log(&place.log_dir());
+            let settled = settled.and_then(|()| self.media.sync_file(&format!("{}/ack", place.dir)));
+            settled.map_err(StoreError::io(self.media.path(&place.dir), "syncing"))?;
+        }
+        let mut histories = Vec::new();
+        for place in places {
+            let path = self.media.path(&place.dir);
+            let log = self.media.open_log(&place.log_dir()).map_err(StoreError::io(&path, "opening"))?;
+            let Some((ack, acknowledged)) = AckFile::open(&*self.media, &place.dir, place.salt)? else {
+                return Err(StoreError::MissingShard {
+                    path: self.media.path(""),
+                    missing: format!("{}/ack", place.dir),
+                });
+            };
+            let reader = Reader { log: &*log, path: &path, shard: place.index, salt: place.salt, key_groups };
+            let (history, extent) = reader.history(&self.manifest.lineage)?;
+            let at = history.at.expect("a history without a record is refused");
+            let cut = self.manifest.lineage.cut(acknowledged.execution);
+            let acknowledged_epoch = cut.map_or(acknowledged.epoch, |cut| acknowledged.epoch.min(cut));
+            if on(Rule::AckFirst) && (at < acknowledged_epoch || extent.last_seq < acknowledged.last_seq) {
+                return Err(StoreError::Behind { path, acknowledged: acknowledged.epoch, found: at });
+            }
+            self.newest = self.newest.max(extent.newest).max(acknowledged.execution);
+            let found = Found { index: Index::new(key_groups), extent, ack, full_seq: history.full_seq };
+            self.shards.push(Opened { place, log, found });
+            histories.push(history);
+        }
+        self.resume = resume(&histories);
+        let began = self.manifest.lineage.resume();
+        if self.resume < began {
+            return Err(StoreError::Behind { path: self.media.path(""), acknowledged: began, found: self.resume });
+        }
+        let lineage = self.manifest.lineage.then(self.execution(), self.resume);
+        for shard in &mut self.shards {
+            let path = self.media.path(&shard.place.dir);
+            let (index, history) = shard.reader(&path).index(&lineage)?;
+            shard.found.index = index;
+            shard.found.full_seq = history.full_seq;
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing to resume from.
+    pub fn is_new(&self) -> bool {
+        self.manifest.generation == Generation(0)
+    }
+
+    /// The resume epoch R; 0 for a new store. The run begins with epoch R + 1.
+    pub fn resume(&self) -> Epoch {
+        self.resume
+    }
+
+    /// The execution that [`start`](Store::start) will make durable.
+    pub fn execution(&self) -> Execution {
+        Execution(self.newest.0.checked_add(1).expect("a store is not started 2^64 times"))
+    }
+
+    /// Key groups of the store: the most shards that it can have.
+    pub fn key_groups(&self) -> u16 {
+        self.manifest.key_groups
+    }
+
+    /// The steps that have, or may have, rows here.
+    pub fn steps(&self) -> &[StepInfo] {
+        &self.manifest.steps
+    }
+
+    /// The outputs that belong to this store: all that earlier starts claimed.
+    pub fn claims(&self) -> &[String] {
+        &self.manifest.claims
+    }
+
+    /// The identity of the store.
+    pub fn id(&self) -> StoreId {
+        self.manifest.id
+    }
+
+    /// Visits every row that is live at the resume epoch, once, in any order. Streams from the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] or [`StoreError::Io`] if the log cannot be read as it was at open.
+    pub fn rows(&mut self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), StoreError> {
+        let names: ahash::HashMap<_, _> = self.manifest.steps.iter().map(|step| (step.id, &*step.name)).collect();
+        for shard in &self.shards {
+            let path = self.media.path(&shard.place.dir);
+            shard.reader(&path).live(&shard.found.index, &mut |row| {
+                let step =
+                    *names.get(&row.row.step).ok_or_else(|| format!("a row is of unknown step {}", row.row.step))?;
+                let value = row.row.value.ok_or("a removed row counts as live")?;
+                visit(Row { step, group: row.row.group, key: row.row.key, value });
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The least epoch that all shards have; closed ones have all there is.
+fn resume(histories: &[History]) -> Epoch {
+    let at = |history: &History| history.at.unwrap_or_default();
+    let open = histories.iter().filter(|history| !history.closed).map(at).min();
+    open.or_else(|| histories.iter().map(at).max()).unwrap_or_default()
+}
+
+/// What a chunk of this shard must fit besides its number: no chunk of another shard does.
+pub(crate) fn salt(id: StoreId, generation: Generation, index: usize, of: usize) -> u64 {
+    let mut bytes = Vec::with_capacity(32);
+    for number in [id.0, generation.0, index as u64, of as u64] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+impl OpenOptions {
+    /// The backend that is used: without a directory there is only memory.
+    fn chosen(&self) -> Backend {
+        if self.dir.is_some() { self.backend } else { Backend::Memory }
+    }
+
+    fn media(&self) -> Arc<dyn Media> {
+        Arc::new(self.memory.clone())
+    }
+}
