@@ -1,0 +1,219 @@
+//! The command line that every highwater program has, beside the program's own options.
+//!
+//! Every option can be given as an environment variable `HIGHWATER_…` too; the command line is
+//! stronger. An option of the program that clashes with one of ours is refused by name: clap would
+//! otherwise swallow one of the two in silence. Nothing here exits the process or prints.
+
+use crate::policy::OnError;
+use crate::run::config::{Config, program_name};
+use crate::run::log::{LogFormat, LogOptions};
+use bytesize::ByteSize;
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, FromArgMatches};
+use highwater_store::Backend;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Exit code of a command line that cannot be understood (sysexits `EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
+/// The engine's own options.
+#[derive(Args, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "Options of every highwater program")]
+struct EngineArgs {
+    /// Worker threads
+    #[arg(short, long, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]
+    workers: usize,
+
+    /// Keep state in DIR and resume from it (absent: nothing is kept, every run starts over)
+    #[arg(short, long, env = "HIGHWATER_RECOVERY", value_name = "DIR")]
+    recovery: Option<PathBuf>,
+
+    /// How often an epoch ends and is committed, as 1s, 10ms, 1h; 0 = after every record
+    #[arg(short = 's', long, env = "HIGHWATER_EPOCH_INTERVAL", value_name = "DUR", default_value = "1s", value_parser = duration)]
+    epoch_interval: Duration,
+
+    /// Backend of a new DIR: sled, or memory (outlives nothing; to measure with)
+    #[arg(long, env = "HIGHWATER_STORE", value_name = "BACKEND", default_value = "sled")]
+    store: Backend,
+
+    /// Key groups of a new DIR, a power of two: the most workers that it can ever have
+    #[arg(long, env = "HIGHWATER_KEY_GROUPS", value_name = "N", default_value_t = 128)]
+    key_groups: u16,
+
+    /// What to do with a bad record: fail (stop there), or skip (leave it out and count it)
+    #[arg(long, env = "HIGHWATER_ON_ERROR", value_name = "POLICY", default_value = "fail")]
+    on_error: OnError,
+
+    /// Longest input line, as 65536 or 16MiB; a longer one is a bad record
+    #[arg(long, env = "HIGHWATER_MAX_LINE", value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    max_line: usize,
+
+    /// How long a stop may take to commit the open epoch
+    #[arg(long, env = "HIGHWATER_STOP_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = duration)]
+    stop_timeout: Duration,
+
+    /// Start over: replace what DIR holds
+    #[arg(long, env = "HIGHWATER_FRESH", value_parser = BoolishValueParser::new())]
+    fresh: bool,
+
+    /// Read a file that is not the one read before, from its start
+    #[arg(long, env = "HIGHWATER_ACCEPT_NEW_INPUT", value_parser = BoolishValueParser::new())]
+    accept_new_input: bool,
+
+    /// Drop the stored state of a step that the flow no longer has (repeatable)
+    #[arg(long, env = "HIGHWATER_DROP_STATE", value_name = "STEP")]
+    drop_state: Vec<String>,
+
+    /// Take an output although it does not fit DIR, and cut it back or start it over (repeatable)
+    #[arg(long, env = "HIGHWATER_REWIND_SINK", value_name = "STEP")]
+    rewind_sink: Vec<String>,
+
+    /// How log lines look: text, or json (one object a line)
+    #[arg(
+        long,
+        env = "HIGHWATER_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
+    log_format: LogFormat,
+
+    /// Log more: -v what happens, -vv how, -vvv every move
+    #[arg(short, long, env = "HIGHWATER_VERBOSE", action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    /// Log errors only
+    #[arg(short, long, env = "HIGHWATER_QUIET", value_parser = BoolishValueParser::new())]
+    quiet: bool,
+}
+
+/// The command line asks for no run: it is wrong, or asks for help.
+#[derive(Debug)]
+pub(crate) struct ExitNow {
+    /// 0 for help and version, 64 for a wrong command line.
+    pub(crate) code: u8,
+    error: clap::Error,
+}
+
+impl ExitNow {
+    fn new(error: clap::Error) -> Self {
+        ExitNow { code: if error.use_stderr() { EXIT_USAGE } else { 0 }, error }
+    }
+
+    /// Prints it: help to stdout, a mistake to stderr.
+    pub(crate) fn print(&self) {
+        // Nobody is left to be told when the reader of a help text has gone.
+        let _ = self.error.print();
+    }
+}
+
+/// Reads a command line, its first word being the program.
+pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result<(O, Config, LogOptions), ExitNow> {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    let name = program_name(Path::new(argv.first().map_or("".as_ref(), OsString::as_os_str)));
+    let mut command = command::<O>(&name)?;
+    let mut read = || {
+        let matches = command.try_get_matches_from_mut(&argv)?;
+        Ok((O::from_arg_matches(&matches)?, EngineArgs::from_arg_matches(&matches)?))
+    };
+    let (options, ours) = read().map_err(|error: clap::Error| ExitNow::new(error.format(&mut command)))?;
+    let log = LogOptions { format: ours.log_format, verbose: ours.verbose, quiet: ours.quiet };
+    let config = ours.into_config(name);
+    match config.check() {
+        Ok(()) => Ok((options, config, log)),
+        Err(what) => Err(ExitNow::new(command.error(ErrorKind::ValueValidation, what))),
+    }
+}
+
+impl EngineArgs {
+    fn into_config(self, flow: String) -> Config {
+        Config {
+            workers: self.workers,
+            recovery: self.recovery,
+            epoch_interval: self.epoch_interval,
+            store: self.store,
+            key_groups: self.key_groups,
+            on_error: self.on_error,
+            line_bytes_max: self.max_line,
+            stop_timeout: self.stop_timeout,
+            fresh: self.fresh,
+            accept_new_input: self.accept_new_input,
+            drop_steps: self.drop_state,
+            rewind_sinks: self.rewind_sink,
+            ..Config::new(flow)
+        }
+    }
+}
+
+/// The program's options, then ours, under one name.
+fn command<O: Args>(name: &str) -> Result<Command, ExitNow> {
+    let mut bare = Command::new("flow").bin_name(name).display_name(name);
+    let theirs = O::augment_args(Command::new("theirs"));
+    let ours = EngineArgs::augment_args(Command::new("ours"))
+        .arg(Arg::new("help").short('h').long("help"))
+        .arg(Arg::new("version").short('V').long("version"));
+    for their in theirs.get_arguments() {
+        if let Some((our, what)) = ours.get_arguments().find_map(|our| Some((our, clash(their, our)?))) {
+            let text = format!(
+                "the program's own option {} clashes with highwater's {} (both {what}): rename the program's",
+                shown(their),
+                shown(our)
+            );
+            return Err(ExitNow::new(bare.error(ErrorKind::ArgumentConflict, text)));
+        }
+    }
+    // The version of the program itself cannot be known from here; a program that wants to tell it sets it on its
+    // options: `#[command(version)]`.
+    let ours =
+        EngineArgs::augment_args(bare).about(None::<&str>).long_about(None::<&str>).next_help_heading(None::<&str>);
+    Ok(O::augment_args(ours.version(concat!("(highwater ", env!("CARGO_PKG_VERSION"), ")"))))
+}
+
+/// What two options have in common that only one can have.
+fn clash(their: &Arg, our: &Arg) -> Option<String> {
+    let longs = |arg: &Arg| -> Vec<String> {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        arg.get_long().into_iter().chain(aliases).map(|long| format!("--{long}")).collect()
+    };
+    let shorts = |arg: &Arg| -> Vec<String> {
+        let aliases = arg.get_all_short_aliases().unwrap_or_default();
+        arg.get_short().into_iter().chain(aliases).map(|short| format!("-{short}")).collect()
+    };
+    let names = |arg: &Arg| [longs(arg), shorts(arg)].concat();
+    let theirs = names(their);
+    if let Some(name) = names(our).into_iter().find(|name| theirs.contains(name)) {
+        return Some(name);
+    }
+    (their.get_id() == our.get_id()).then(|| format!("stored as `{}`", our.get_id()))
+}
+
+/// An option as a user writes it.
+fn shown(arg: &Arg) -> String {
+    match (arg.get_short(), arg.get_long()) {
+        (Some(short), Some(long)) => format!("-{short}, --{long}"),
+        (None, Some(long)) => format!("--{long}"),
+        (Some(short), None) => format!("-{short}"),
+        (None, None) => format!("<{}>", arg.get_id()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 1s, 10ms or 1h, or 0"))
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let size: ByteSize = text.parse().map_err(|_| "write it as 65536, 64KiB or 16MiB".to_owned())?;
+    usize::try_from(size.as_u64()).map_err(|_| "more than this machine can address".to_owned())
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

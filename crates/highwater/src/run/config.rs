@@ -1,0 +1,176 @@
+//! How a flow is run: everything that a command line, or a caller of `highwater::run`, can choose.
+//!
+//! A value that cannot work is refused by `Config::check`, before anything is opened. What a
+//! store fixed when it was made (backend, key groups) is only a wish here: the store knows better.
+
+use crate::policy::OnError;
+use highwater_store::Backend;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The longest line that can be allowed, in bytes: a line is held in memory whole.
+pub(crate) const LINE_BYTES_LIMIT: usize = 1 << 30;
+
+/// How a flow is run. Fill in what differs from [`Config::default`].
+///
+/// ```
+/// use highwater::run::Config;
+/// use std::time::Duration;
+///
+/// let mut config = Config::new("carts");
+/// config.workers = 4;
+/// config.recovery = Some("state/carts".into());
+/// config.epoch_interval = Duration::from_millis(100);
+/// let stop = config.stop.clone(); // another thread may call `stop.stop()`
+/// # let _ = stop;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Name of the flow: its identity in the recovery store, which opens for no other.
+    /// By default the name of the program's file, without extension.
+    pub flow: String,
+    /// Worker threads, at least 1, at most `key_groups`.
+    pub workers: usize,
+    /// Directory of the recovery store; none: nothing is kept, and every run starts over.
+    pub recovery: Option<PathBuf>,
+    /// How often an epoch ends and is committed. An aim: an epoch does not end while the one before
+    /// is not committed. Zero: every record is an epoch.
+    pub epoch_interval: Duration,
+    /// What keeps the chunks of a new store; an old store keeps what it was made with.
+    pub store: Backend,
+    /// Key groups of a new store, a power of two: the most workers that it can ever have.
+    pub key_groups: u16,
+    /// What becomes of a record that cannot be read and of an item that user code refuses.
+    pub on_error: OnError,
+    /// Longest input line, in bytes; a longer one is a bad record.
+    pub line_bytes_max: usize,
+    /// How long a stop may take to end and commit the open epoch; after that it is left uncommitted.
+    pub stop_timeout: Duration,
+    /// Start over: what the store holds is replaced, once everything else has been found right.
+    pub fresh: bool,
+    /// Take a file that provably is not the one read before, from its start.
+    pub accept_new_input: bool,
+    /// Steps whose stored state is to be dropped, by name.
+    pub drop_steps: Vec<String>,
+    /// Sinks whose output is to be cut back or started over although it does not fit the store, by name.
+    pub rewind_sinks: Vec<String>,
+    /// Stops the run; clone it before the run begins.
+    pub stop: StopHandle,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let program = std::env::current_exe().unwrap_or_default();
+        Config::new(program_name(&program))
+    }
+}
+
+impl Config {
+    /// One worker, no recovery store, an epoch a second, for the flow of this name.
+    pub fn new(flow: impl Into<String>) -> Self {
+        Config {
+            flow: flow.into(),
+            workers: 1,
+            recovery: None,
+            epoch_interval: Duration::from_secs(1),
+            store: Backend::default(),
+            key_groups: 128,
+            on_error: OnError::default(),
+            line_bytes_max: 16 << 20,
+            stop_timeout: Duration::from_secs(10),
+            fresh: false,
+            accept_new_input: false,
+            drop_steps: Vec::new(),
+            rewind_sinks: Vec::new(),
+            stop: StopHandle::default(),
+        }
+    }
+
+    /// Says what cannot work, and what would.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Config { workers, key_groups, line_bytes_max, .. } = self;
+        if self.flow.is_empty() {
+            return Err("the flow has no name: its name is its identity in the recovery store".into());
+        }
+        if !key_groups.is_power_of_two() {
+            return Err(format!("{key_groups} key groups: a power of two from 1 to 32768 is needed"));
+        }
+        if *workers == 0 {
+            return Err("0 workers: at least 1 is needed".into());
+        }
+        if *workers > usize::from(*key_groups) {
+            return Err(format!(
+                "{workers} workers are more than the {key_groups} key groups: use fewer workers, or name more key groups \
+                 (a store has those it was made with)"
+            ));
+        }
+        if *line_bytes_max == 0 || *line_bytes_max > LINE_BYTES_LIMIT {
+            return Err(format!("a longest line of {line_bytes_max} bytes: 1 byte to 1 GiB is possible"));
+        }
+        Ok(())
+    }
+}
+
+/// The file stem of a path to a program; `flow` if it has none.
+pub(crate) fn program_name(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "flow".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Asks a run to stop, from any thread: it ends the open epoch, commits it, and returns.
+///
+/// A handle belongs to one run: once used, a later run with the same handle stops at once.
+#[derive(Clone, Debug, Default)]
+pub struct StopHandle(Arc<AtomicBool>);
+
+impl StopHandle {
+    /// Asks for the stop and returns at once. Asking twice changes nothing.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a stop has been asked for.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::new("flow");
+        assert_eq!(config.check(), Ok(()), "the defaults are right");
+        change(&mut config);
+        config.check().expect_err("it should be refused")
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_both_numbers() {
+        assert!(refused(|config| config.workers = 0).contains("at least 1"));
+        let more = refused(|config| config.workers = 129);
+        assert!(more.contains("129 workers") && more.contains("128 key groups"), "{more}");
+        assert!(refused(|config| config.key_groups = 100).contains("100 key groups"));
+        assert!(refused(|config| config.key_groups = 0).contains("0 key groups"));
+        assert!(refused(|config| config.line_bytes_max = 0).contains("0 bytes"));
+        assert!(refused(|config| config.line_bytes_max = usize::MAX).contains("1 GiB"));
+        assert!(refused(|config| config.flow.clear()).contains("no name"));
+    }
+
+    #[test]
+    fn a_program_is_named_by_its_file() {
+        assert_eq!(program_name(Path::new("target/release/examples/cart_join")), "cart_join");
+        assert_eq!(program_name(Path::new("")), "flow");
+    }
+
+    #[test]
+    fn a_clone_of_a_handle_stops_the_same_run() {
+        let config = Config::new("flow");
+        let stop = config.stop.clone();
+        std::thread::spawn(move || stop.stop()).join().expect("the thread only stops");
+        assert!(config.stop.is_stopped());
+    }
+}
