@@ -1,0 +1,272 @@
+//! Which inputs there are, and the bytes of one of them.
+//!
+//! An input is a file, a pattern of files, a pipe or `-` (stdin). Nothing is opened that is not
+//! read at the moment: a million small files need one descriptor at a time. A directory, a missing
+//! file and a pattern without a file are errors before a record is read, never an empty input.
+
+use crate::error::SourceError;
+use crate::source::ReadOptions;
+use rustix::fs::{Access, access};
+use std::collections::HashMap;
+use std::fs::{self, File, FileType, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+
+/// Name of stdin.
+const STDIN: &str = "-";
+
+/// Bytes that the reader of a pipe takes at a time, and how many such pieces it may be ahead.
+const PIPE_BYTES: usize = 64 << 10;
+const PIPE_PIECES: usize = 4;
+
+/// What a source is told to read: paths, patterns (`logs/*.json`), `-` for stdin.
+///
+/// Made from one path or a list of them: `&str`, `&PathBuf`, `&[PathBuf]`, `&Vec<PathBuf>`, arrays.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs(Vec<PathBuf>);
+
+macro_rules! inputs_from_one {
+    ($($path:ty),*) => {$(
+        impl From<$path> for Inputs {
+            fn from(path: $path) -> Self {
+                Inputs(vec![PathBuf::from(path)])
+            }
+        }
+    )*};
+}
+inputs_from_one!(&str, String, &String, &Path, PathBuf, &PathBuf);
+
+macro_rules! inputs_from_many {
+    ($([$($size:tt)*] $paths:ty),*) => {$(
+        impl<P: AsRef<Path>, $($size)*> From<$paths> for Inputs {
+            fn from(paths: $paths) -> Self {
+                Inputs(paths.iter().map(|path| path.as_ref().to_owned()).collect())
+            }
+        }
+    )*};
+}
+inputs_from_many!([] Vec<P>, [] &Vec<P>, [] &[P], [const N: usize] [P; N], [const N: usize] &[P; N]);
+
+impl Inputs {
+    /// Names of all files that there are now, each once, in the order given; those of a pattern are sorted.
+    ///
+    /// One name given twice is one partition. One *file* under two names is refused: its lines would
+    /// be read twice, and which name holds its position would depend on the command line.
+    pub(crate) fn names(&self, options: &ReadOptions) -> Result<Vec<String>, SourceError> {
+        let mut names = Vec::new();
+        let mut files: HashMap<(u64, u64), String> = HashMap::new();
+        for input in &self.0 {
+            let matches = expand(input)?;
+            for path in &matches {
+                let name = path_name(path).map_err(|source| no_input(path, source))?;
+                let Some(file) = check(&name, options)? else {
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                    continue;
+                };
+                match files.get(&(file.dev(), file.ino())) {
+                    None => {
+                        files.insert((file.dev(), file.ino()), name.clone());
+                        names.push(name);
+                    }
+                    Some(known) if *known == name => {}
+                    Some(known) => {
+                        let text = format!("inputs {known} and {name} are one file: name it once");
+                        return Err(SourceError::Unfit(text));
+                    }
+                }
+            }
+        }
+        match names.is_empty() {
+            true => Err(no_input("(no input)", io::Error::new(ErrorKind::InvalidInput, "no file is named"))),
+            false => Ok(names),
+        }
+    }
+
+    /// Why these inputs cannot be read again from a position, if stdin is among them.
+    pub(crate) fn unrecoverable(&self) -> Option<String> {
+        self.0.iter().any(|path| path.as_os_str() == STDIN).then(|| unrecoverable(STDIN))
+    }
+}
+
+/// A path without `.` and doubled slashes: the name by which a file is known to the store.
+///
+/// `..` stays, since what it means depends on links. `-` means stdin, so a file of that name stays `./-`.
+pub(crate) fn path_name(path: &Path) -> io::Result<String> {
+    let parts = path.components().filter(|part| *part != Component::CurDir);
+    let name = parts.collect::<PathBuf>();
+    let name = name.to_str().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "its name is not UTF-8"))?;
+    Ok(match name {
+        "" => ".".to_owned(),
+        STDIN if path.as_os_str() != STDIN => "./-".to_owned(),
+        name => name.to_owned(),
+    })
+}
+
+/// The files that a path or pattern stands for. A file whose name looks like a pattern is itself.
+fn expand(input: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let text = input.to_str().filter(|text| text.contains(['*', '?', '[']));
+    let Some(pattern) = text.filter(|_| fs::symlink_metadata(input).is_err()) else {
+        return Ok(vec![input.to_owned()]);
+    };
+    let as_in_a_shell =
+        glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+    let wrong = |error: glob::PatternError| no_input(input, io::Error::new(ErrorKind::InvalidInput, error));
+    let mut files = Vec::new();
+    for entry in glob::glob_with(pattern, as_in_a_shell).map_err(wrong)? {
+        let path = entry.map_err(|error| {
+            let path = error.path().to_owned();
+            no_input(path, error.into())
+        })?;
+        if !path.is_dir() {
+            files.push(path);
+        }
+    }
+    match files.is_empty() {
+        true => Err(no_input(input, io::Error::new(ErrorKind::NotFound, "the pattern matches no file"))),
+        false => Ok(files),
+    }
+}
+
+/// Refuses what cannot be read; answers the metadata of a regular file, and nothing for a pipe.
+fn check(name: &str, options: &ReadOptions) -> Result<Option<Metadata>, SourceError> {
+    let stream = |name: &str| match options.recoverable {
+        true => Err(SourceError::Unfit(unrecoverable(name))),
+        false => Ok(None),
+    };
+    if name == STDIN {
+        return stream(name);
+    }
+    let metadata = fs::metadata(name).map_err(|source| no_input(name, source))?;
+    if metadata.is_dir() {
+        let text = format!("it is a directory; name its files, as {name}/*");
+        return Err(no_input(name, io::Error::new(ErrorKind::IsADirectory, text)));
+    }
+    access(name, Access::READ_OK).map_err(|error| no_input(name, error.into()))?;
+    match is_stream(metadata.file_type()) {
+        true => stream(name),
+        false => Ok(Some(metadata)),
+    }
+}
+
+fn is_stream(kind: FileType) -> bool {
+    kind.is_fifo() || kind.is_char_device() || kind.is_socket()
+}
+
+fn unrecoverable(name: &str) -> String {
+    let what = if name == STDIN { "stdin" } else { name };
+    format!(
+        "{what} cannot be read again after a crash, so it cannot be used with a recovery store: \
+         write it to a file first, or run without -r"
+    )
+}
+
+pub(crate) fn no_input(name: impl AsRef<Path>, source: io::Error) -> SourceError {
+    SourceError::NoInput { name: name.as_ref().display().to_string(), source }
+}
+
+/// The bytes of one input.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A regular file.
+    File(File),
+    /// A pipe: read by a thread of its own, so that waiting for it holds nobody up.
+    Pipe(Pipe),
+}
+
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// So many bytes, not 0.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The end.
+    End,
+}
+
+impl Input {
+    /// Opens an input by its name. A pipe is opened by its thread, since that waits for a writer.
+    pub(crate) fn open(name: &str) -> io::Result<Input> {
+        if name == STDIN {
+            return Ok(Input::Pipe(Pipe::read(|| Ok(io::stdin()))));
+        }
+        if is_stream(fs::metadata(name)?.file_type()) {
+            let path = name.to_owned();
+            return Ok(Input::Pipe(Pipe::read(move || File::open(path))));
+        }
+        File::open(name).map(Input::File)
+    }
+
+    /// Reads into `buffer`, which is not empty. Waits for a disk, but never for a writer.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Found> {
+        match self {
+            Input::Pipe(pipe) => pipe.take(buffer),
+            Input::File(file) => loop {
+                match file.read(buffer) {
+                    Ok(0) => return Ok(Found::End),
+                    Ok(bytes) => return Ok(Found::Bytes(bytes)),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            },
+        }
+    }
+}
+
+/// A pipe, and the thread that reads it. The thread ends with the pipe, or at its next byte after this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    taken: usize,
+}
+
+impl Pipe {
+    fn read<R: Read>(open: impl FnOnce() -> io::Result<R> + Send + 'static) -> Pipe {
+        let (sender, pieces) = sync_channel(PIPE_PIECES);
+        thread::spawn(move || {
+            let mut buffer = vec![0; PIPE_BYTES];
+            let mut pipe = match open() {
+                Ok(pipe) => pipe,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
+            loop {
+                let piece = match pipe.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(bytes) => Ok(buffer[..bytes].to_vec()),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) => Err(error),
+                };
+                let failed = piece.is_err();
+                if sender.send(piece).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Pipe { pieces, piece: Vec::new(), taken: 0 }
+    }
+
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<Found> {
+        if self.taken == self.piece.len() {
+            match self.pieces.try_recv() {
+                Ok(piece) => (self.piece, self.taken) = (piece?, 0),
+                Err(TryRecvError::Empty) => return Ok(Found::Nothing),
+                Err(TryRecvError::Disconnected) => return Ok(Found::End),
+            }
+        }
+        let rest = &self.piece[self.taken..];
+        let bytes = rest.len().min(buffer.len());
+        buffer[..bytes].copy_from_slice(&rest[..bytes]);
+        self.taken += bytes;
+        Ok(Found::Bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;
