@@ -7,7 +7,6 @@ use crate::data::StepError;
 use highwater_store::{Epoch, StoreError};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
 /// Longest excerpt of a record, item or key that a message shows, in bytes.
 const EXCERPT_BYTES: usize = 120;
@@ -197,8 +196,11 @@ pub enum BuildError {
         reason: String,
     },
     /// The flow's closure returned an error.
-    #[error("the flow cannot be built: {0}")]
+    #[error("{0}")]
     Flow(String),
+    /// The run is configured in a way that cannot work.
+    #[error("{0}")]
+    Config(String),
 }
 
 /// A range of one partition that went into an epoch.
@@ -360,8 +362,8 @@ pub enum RunError {
         /// Why.
         #[source]
         error: StoreError,
-        /// What is safe, as far as this run has seen.
-        kept: Kept,
+        /// What is safe, where the run had begun.
+        kept: Option<Kept>,
     },
     /// The workers could not be started.
     #[error("cannot start the workers: {0}")]
@@ -376,8 +378,8 @@ impl RunError {
             | RunError::Step { kept, .. }
             | RunError::Panic { kept, .. }
             | RunError::Source { kept, .. }
-            | RunError::Sink { kept, .. }
-            | RunError::Store { kept, .. } => Some(*kept),
+            | RunError::Sink { kept, .. } => Some(*kept),
+            RunError::Store { kept, .. } => *kept,
             RunError::Build(_) | RunError::Schema { .. } | RunError::Start(_) => None,
         }
     }

@@ -1,1 +1,32 @@
-//! Recoverable dataflows.
+//! Recoverable dataflows: typed, fast, embedded, and they come back.
+
+pub mod error;
+pub mod operator;
+pub mod prelude;
+pub mod run;
+pub mod sink;
+pub mod source;
+pub mod testing;
+
+mod clock;
+mod codec;
+mod data;
+mod flow;
+mod graph;
+mod guard;
+mod policy;
+mod recovery;
+mod restored;
+mod route;
+mod shared;
+mod snapshot;
+mod stash;
+mod stream;
+mod time;
+
+pub use data::{Data, Key, State, StepError};
+pub use error::RunError;
+pub use flow::Flow;
+pub use highwater_store::{Epoch, Execution};
+pub use run::{BuildResult, Config, OnError, StopHandle, Summary, run};
+pub use stream::{KeyedStream, Stream};

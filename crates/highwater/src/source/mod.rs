@@ -8,10 +8,14 @@ mod driver;
 mod files;
 mod json;
 mod lines;
+mod list;
 
 pub(crate) use driver::source;
+pub use files::Inputs;
+pub(crate) use files::path_name;
 pub use json::JsonLines;
 pub use lines::{LineFormat, LinePartition, LinePosition, LineSource, Lines};
+pub use list::{List, ListPartition, list};
 
 use crate::data::Data;
 use crate::error::{BadRecord, Place, SourceError};

@@ -1,0 +1,104 @@
+//! The one place that reads the time, and the epoch clock of the process.
+//!
+//! The epoch clock says which epoch sources should be in. It moves on when the interval is over,
+//! when a source had to close its epoch early, and never while the epoch before is uncommitted
+//! (self-pacing: an interval is an aim). It never moves while nothing has been read.
+
+use highwater_store::Epoch;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// Now. Operators take the time from here and from nowhere else.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Which epoch the sources of this process should be in.
+#[derive(Debug)]
+pub(crate) struct EpochClock {
+    started: Instant,
+    interval: Duration,
+    epoch: AtomicU64,
+    /// When the current epoch began, in nanoseconds since `started`.
+    began_ns: AtomicU64,
+    /// Whether a record has been read in the current epoch.
+    moved: AtomicBool,
+}
+
+impl EpochClock {
+    pub(crate) fn new(first: Epoch, interval: Duration) -> Self {
+        EpochClock {
+            started: now(),
+            interval,
+            epoch: AtomicU64::new(first.0),
+            began_ns: AtomicU64::new(0),
+            moved: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether every record is an epoch of its own.
+    pub(crate) fn is_per_record(&self) -> bool {
+        self.interval.is_zero()
+    }
+
+    /// The epoch that sources should be in.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(SeqCst))
+    }
+
+    /// A source has read something.
+    pub(crate) fn touch(&self) {
+        if !self.moved.load(SeqCst) {
+            self.moved.store(true, SeqCst);
+        }
+    }
+
+    /// Moves to the next epoch if the interval is over, something was read, and all before is committed.
+    pub(crate) fn tick(&self, committed: Epoch) {
+        let epoch = self.epoch();
+        if self.is_per_record() || !self.moved.load(SeqCst) || committed.next() < epoch {
+            return;
+        }
+        let elapsed = self.elapsed_ns().saturating_sub(self.began_ns.load(SeqCst));
+        if u128::from(elapsed) >= self.interval.as_nanos() {
+            self.reach(epoch.next());
+        }
+    }
+
+    /// Moves to `epoch`, unless the clock is there or beyond: a source had to close its epoch early.
+    pub(crate) fn reach(&self, epoch: Epoch) {
+        if self.epoch.fetch_max(epoch.0, SeqCst) < epoch.0 {
+            self.began_ns.store(self.elapsed_ns(), SeqCst);
+            self.moved.store(false, SeqCst);
+        }
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_ends_when_its_interval_is_over_and_something_was_read() {
+        let clock = EpochClock::new(Epoch(5), Duration::from_nanos(1));
+        clock.tick(Epoch(4));
+        assert_eq!(clock.epoch(), Epoch(5), "nothing was read");
+        clock.touch();
+        clock.tick(Epoch(3));
+        assert_eq!(clock.epoch(), Epoch(5), "epoch 4 is not committed");
+        clock.tick(Epoch(4));
+        assert_eq!(clock.epoch(), Epoch(6));
+    }
+
+    #[test]
+    fn closing_early_moves_the_clock_forward_only() {
+        let clock = EpochClock::new(Epoch(1), Duration::from_secs(3600));
+        clock.reach(Epoch(9));
+        clock.reach(Epoch(3));
+        assert_eq!(clock.epoch(), Epoch(9));
+    }
+}

@@ -1,0 +1,69 @@
+//! Bytes at rest: keys, states and positions.
+//!
+//! Keys are MessagePack with structs as arrays, values MessagePack with field names, so that a
+//! field can be added and a tool without the user's types can print them. The key encoding is part
+//! of the store format: it routes, and it never changes. Nothing may remain after decoding.
+
+use crate::data::StepError;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Appends the frozen encoding of a key.
+pub(crate) fn encode_key<K: Serialize + ?Sized>(key: &K, out: &mut Vec<u8>) -> Result<(), StepError> {
+    Ok(key.serialize(&mut rmp_serde::Serializer::new(out))?)
+}
+
+/// Appends the encoding of a state or position.
+pub(crate) fn encode_value<S: Serialize>(value: &S, out: &mut Vec<u8>) -> Result<(), StepError> {
+    Ok(value.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map())?)
+}
+
+/// Decodes a key or a value; refuses bytes that remain.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StepError> {
+    let mut rest = bytes;
+    let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))?;
+    if rest.is_empty() { Ok(value) } else { Err(format!("{} bytes remain after it", rest.len()).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_value(value, &mut out).unwrap();
+        out
+    }
+
+    /// Vectors of the frozen key encoding.
+    #[test]
+    fn key_bytes_are_frozen() {
+        let mut out = Vec::new();
+        encode_key("ab", &mut out).unwrap();
+        encode_key(&300u64, &mut out).unwrap();
+        encode_key(&("x", 1u8), &mut out).unwrap();
+        assert_eq!(out, [0xa2, b'a', b'b', 0xcd, 0x01, 0x2c, 0x92, 0xa1, b'x', 0x01]);
+    }
+
+    #[test]
+    fn a_field_with_a_default_can_be_added() {
+        #[derive(Serialize)]
+        struct Before {
+            n: u32,
+        }
+        #[derive(Deserialize, PartialEq, Debug)]
+        struct After {
+            n: u32,
+            #[serde(default)]
+            m: u32,
+        }
+        assert_eq!(decode::<After>(&bytes(&Before { n: 7 })).unwrap(), After { n: 7, m: 0 });
+    }
+
+    #[test]
+    fn bytes_that_remain_are_refused() {
+        let mut long = bytes(&1u8);
+        long.push(0);
+        assert!(decode::<u8>(&long).unwrap_err().to_string().contains("1 bytes remain"));
+    }
+}

@@ -1,0 +1,51 @@
+//! What the user's closure is given: a flow to be written down.
+
+use crate::graph::Graph;
+use crate::source::Source;
+use crate::stream::Stream;
+use std::fmt;
+use std::rc::Rc;
+
+/// A dataflow being written down, on one worker. Every worker writes down the same.
+pub struct Flow<'s> {
+    graph: Rc<Graph<'s>>,
+}
+
+impl fmt::Debug for Flow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flow").field("worker", &self.graph.worker).finish_non_exhaustive()
+    }
+}
+
+impl<'s> Flow<'s> {
+    pub(crate) fn new(graph: Rc<Graph<'s>>) -> Self {
+        Flow { graph }
+    }
+
+    /// Reads a source.
+    ///
+    /// # Shape
+    /// Nothing in, the records of all partitions out. Order holds within a partition.
+    ///
+    /// # State
+    /// One position per partition, stored at every epoch's end under the name `step`.
+    ///
+    /// # Errors
+    /// A taken `step` name is reported with all other building errors. Input that is missing, or is
+    /// provably not what was read before, refuses the run before a record is read. A record that
+    /// cannot be read follows the error policy of the run.
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::prelude::*;
+    /// let doubled = highwater::testing::run(|flow| flow.source("in", list([1, 2, 3])).map(|n| n * 2));
+    /// assert_eq!(doubled, [2, 4, 6]);
+    /// ```
+    ///
+    /// # Source
+    /// Positions as part of the snapshot: Carbone et al., "Lightweight asynchronous snapshots for
+    /// distributed dataflows", 2015.
+    pub fn source<S: Source>(&self, step: &str, source: S) -> Stream<'s, S::Item> {
+        crate::source::source(&self.graph, step, source)
+    }
+}

@@ -1,0 +1,115 @@
+//! The driver beneath every stateless operator that may refuse an item: the policy of the run decides.
+
+use crate::data::{Data, StepError};
+use crate::error::{StepFailure, excerpt};
+use crate::graph::Graph;
+use crate::guard::guarded;
+use crate::operator::counter::Counter;
+use crate::policy::OnError;
+use crate::shared::Cause;
+use crate::stash::epoch_of;
+use crate::time::Time;
+use highwater_store::Epoch;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+const ITEMS: usize = 0;
+const ROWS: usize = 1;
+
+/// What became of one batch.
+enum Ran {
+    Whole,
+    Failed { item: Option<String>, cause: StepError },
+}
+
+/// Applies `logic` to every item of every batch; it appends to what goes on, or refuses the item and
+/// leaves it as it was. `shown`: a copy of an item for the message, worth its price or not.
+pub(crate) fn fallible<'s, T: Data, U: 'static>(
+    items: StreamVec<'s, Time, T>,
+    graph: &Rc<Graph<'s>>,
+    step: &str,
+    mut counter: Counter,
+    shown: impl Fn(&T) -> Option<T> + 'static,
+    mut logic: impl FnMut(T, &mut Vec<U>) -> Result<(), StepError> + 'static,
+) -> StreamVec<'s, Time, U> {
+    let step = step.to_owned();
+    let mut builder = OperatorBuilder::new(step.clone(), graph.scope);
+    let mut input = builder.new_input(items, Pipeline);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<Time, CapacityContainerBuilder<Vec<U>>>::from(output);
+    let (_rows, rows_signal) = builder.new_output::<Vec<()>>();
+    let (shared, rows, worker) = (graph.shared.clone(), graph.rows.clone(), graph.worker);
+    builder.build(move |_capabilities| {
+        let mut held: Vec<Capability<Time>> = Vec::new();
+        let mut counted: Vec<(Epoch, Capability<Time>)> = Vec::new();
+        let mut done = Vec::new();
+        move |frontiers| {
+            let mut output = output.activate();
+            input.for_each(|capability, batch| {
+                let time = *capability.least().expect("items have a time");
+                let epoch = time.epoch();
+                if !held.is_empty() {
+                    return;
+                }
+                done.reserve(batch.len());
+                let mut skips = 0;
+                let ran = guarded(&shared, &step, worker, epoch, || {
+                    for item in batch.drain(..) {
+                        let shown = shown(&item);
+                        let Err(error) = logic(item, &mut done) else { continue };
+                        let item = shown.and_then(|item| serde_json::to_string(&item).ok());
+                        if shared.on_error != OnError::Skip {
+                            return Ran::Failed { item, cause: error };
+                        }
+                        skips += 1;
+                        let total = shared.totals.skipped.fetch_add(1, Relaxed) + 1;
+                        if total <= 5 || total.is_power_of_two() {
+                            let item = excerpt(item.as_deref().unwrap_or_default());
+                            tracing::warn!(step, epoch = epoch.0, item, skipped = total, "item skipped: {error}");
+                        }
+                    }
+                    Ran::Whole
+                });
+                for _ in 0..skips {
+                    counter.add(epoch);
+                }
+                if skips > 0 && counted.iter().all(|(other, _)| *other != epoch) {
+                    counted.push((epoch, capability.delayed(&time, ROWS)));
+                }
+                match ran {
+                    Some(Ran::Whole) if done.is_empty() => {}
+                    Some(Ran::Whole) => {
+                        output.session(&capability).give_container(&mut done);
+                        done.clear();
+                    }
+                    failed => {
+                        if let Some(Ran::Failed { item, cause }) = failed {
+                            let failure =
+                                StepFailure { step: step.clone(), key: None, epoch, item, ranges: Vec::new(), cause };
+                            shared.fail(epoch, Cause::Step(Box::new(failure)));
+                        }
+                        // Holding the epoch keeps it from ever committing; the next run reads it again.
+                        held = vec![capability.delayed(&time, ITEMS), capability.delayed(&time, ROWS)];
+                    }
+                }
+            });
+            let frontier = epoch_of(&frontiers[0]);
+            counted.sort_by_key(|(epoch, _)| *epoch);
+            counted.retain(|(epoch, _)| {
+                let closed = frontier.is_none_or(|frontier| *epoch < frontier);
+                if closed && let Some(rows) = &rows {
+                    counter.close(*epoch, rows);
+                }
+                !closed
+            });
+        }
+    });
+    graph.declared.borrow_mut().closings.push(rows_signal);
+    stream
+}

@@ -1,0 +1,18 @@
+//! Operators, one file each. Those with state are a [`Logic`] under the one driver in `stateful.rs`.
+
+pub(crate) mod counter;
+pub(crate) mod fallible;
+mod filter;
+mod flat_map;
+
+mod inspect;
+mod key;
+mod keys;
+mod map;
+mod stateful;
+mod stateful_map;
+mod transform;
+mod try_map;
+mod try_stateful_map;
+
+pub use stateful::{Context, Logic, Next};

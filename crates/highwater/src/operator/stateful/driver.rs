@@ -1,0 +1,250 @@
+//! The Timely side of a stateful step.
+
+use super::{Context, Logic, Next, Running, can_fail};
+use crate::data::{Data, Key, StepError};
+use crate::error::{StepFailure, excerpt};
+use crate::graph::{Graph, StepKind};
+use crate::guard::report;
+use crate::operator::counter::Counter;
+use crate::operator::keys::Keys;
+use crate::policy::OnError;
+use crate::shared::Cause;
+use crate::snapshot::StepIndex;
+use crate::stash::{Stash, epoch_of};
+use crate::stream::KeyedStream;
+use crate::time::Time;
+use highwater_store::Epoch;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+/// Ports of the operator: items, the frontier behind its rows, the frontier behind its work.
+const ITEMS: usize = 0;
+const ROWS: usize = 1;
+const DONE: usize = 2;
+
+type Output<T> = OutputBuilder<Time, CapacityContainerBuilder<Vec<T>>>;
+
+/// Puts a logic under the driver.
+pub(crate) fn stateful<'s, K: Key, V: Data, L: Logic<K, V>>(
+    stream: KeyedStream<'s, K, V>,
+    step: &str,
+    logic: L,
+) -> KeyedStream<'s, K, L::Out> {
+    let graph = stream.graph.clone();
+    let index = graph.declare(step, StepKind::State);
+    let skipped = can_fail::<L::Error>().then(|| Counter::new(&graph, &format!("{step}#skipped")));
+    let keys = Keys::restore(step, &graph.take_states(step)).unwrap_or_else(|error| {
+        graph.refuse(error);
+        Keys::new()
+    });
+    let running = Running { keys, logic, skipped };
+    let driver =
+        Driver { graph_worker: graph.worker, step: step.to_owned(), index, running, held: Vec::new(), rows_held: None };
+    let items = if stream.routed {
+        operator(&graph, stream.items, Pipeline, driver)
+    } else {
+        let mut router = graph.router.clone();
+        let by_key = Exchange::new(move |(key, _): &(K, V)| router.worker_of(key) as u64);
+        operator(&graph, stream.items, by_key, driver)
+    };
+    KeyedStream { items, graph, routed: true }
+}
+
+fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time, Vec<(K, V)>>>(
+    graph: &Rc<Graph<'s>>,
+    items: StreamVec<'s, Time, (K, V)>,
+    pact: P,
+    mut driver: Driver<K, V, L>,
+) -> StreamVec<'s, Time, (K, L::Out)> {
+    let mut builder = OperatorBuilder::new(driver.step.clone(), graph.scope);
+    let mut input = builder.new_input(items, pact);
+    let (output, stream) = builder.new_output();
+    let mut output = Output::<(K, L::Out)>::from(output);
+    let (_rows, rows_signal) = builder.new_output::<Vec<()>>();
+    let (_done, done_signal) = builder.new_output::<Vec<()>>();
+    let (shared, rows) = (graph.shared.clone(), graph.rows.clone());
+    builder.build(move |_capabilities| {
+        let mut stash = Stash::default();
+        move |frontiers| {
+            if !driver.held.is_empty() {
+                // Failed: what still comes is of epochs that will not commit.
+                input.for_each(|_, batch| batch.clear());
+                return;
+            }
+            let frontier = epoch_of(&frontiers[0]);
+            let env = Env { shared: &shared, rows: rows.as_ref() };
+            while let Some((epoch, stashed)) = stash.take_open(frontier) {
+                // Epochs before this one are closed: its items must not run into their snapshot.
+                driver.close_before(Some(epoch), env);
+                for (capability, mut batch) in stashed.batches {
+                    driver.run(epoch, &mut batch, &capability, &stashed.rows, &mut output, env);
+                }
+            }
+            driver.close_before(frontier, env);
+            input.for_each(|capability, batch| {
+                let time = *capability.least().expect("items have a time");
+                let retain = |port| capability.delayed(&time, port);
+                if Some(time.epoch()) == frontier {
+                    driver.run(time.epoch(), batch, &retain(ITEMS), &retain(ROWS), &mut output, env);
+                } else {
+                    stash.push(time.epoch(), retain(ITEMS), retain(DONE), || retain(ROWS), std::mem::take(batch));
+                }
+            });
+        }
+    });
+    let mut declared = graph.declared.borrow_mut();
+    declared.closings.push(rows_signal);
+    declared.ends.push(done_signal);
+    stream
+}
+
+/// What the driver borrows from the run.
+#[derive(Clone, Copy)]
+struct Env<'a> {
+    shared: &'a crate::shared::Shared,
+    rows: Option<&'a crate::snapshot::SnapshotRows>,
+}
+
+struct Driver<K: Key, V: Data, L: Logic<K, V>> {
+    graph_worker: usize,
+    step: String,
+    index: StepIndex,
+    running: Running<K, L::State, L>,
+    /// After a failure: capabilities of its epoch, so that it never commits.
+    held: Vec<Capability<Time>>,
+    /// The epoch that has changed states, and the capability to say so.
+    rows_held: Option<(Epoch, Capability<Time>)>,
+}
+
+impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
+    /// Runs items of an open epoch.
+    fn run(
+        &mut self,
+        epoch: Epoch,
+        batch: &mut Vec<(K, V)>,
+        items: &Capability<Time>,
+        rows: &Capability<Time>,
+        output: &mut Output<(K, L::Out)>,
+        env: Env<'_>,
+    ) {
+        if !self.held.is_empty() || env.shared.failed().is_some_and(|failed| failed <= epoch) {
+            batch.clear();
+            return;
+        }
+        if self.rows_held.is_none() {
+            self.rows_held = Some((epoch, rows.clone()));
+        }
+        let mut output = output.activate();
+        let mut session = output.session(items);
+        let mut emitted = Vec::new();
+        let mut slot = None;
+        let Running { keys, logic, skipped } = &mut self.running;
+        let keep_item = can_fail::<L::Error>();
+        let keep_state = keep_item && env.shared.on_error == OnError::Skip;
+        let mut failure = None;
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            for (key, value) in batch.drain(..) {
+                let number = keys.slot(&key);
+                slot = Some(number);
+                let (_, state) = keys.get(number);
+                let before = if keep_state { state.as_ref().and_then(|state| logic.copy(state)) } else { None };
+                if keep_state && before.is_none() && state.is_some() {
+                    failure = Some((
+                        format!("{key:?}"),
+                        None,
+                        "its state cannot be copied, so no item may be skipped".into(),
+                    ));
+                    break;
+                }
+                let shown = keep_item.then(|| value.clone());
+                let current = state.get_or_insert_with(|| logic.init(&key));
+                let mut context = Context { key: &key, epoch, out: &mut emitted };
+                match logic.on_item(current, value, &mut context) {
+                    Ok(next) => {
+                        if next == Next::Discard {
+                            *state = None;
+                        }
+                        keys.touch(number);
+                        let last = emitted.pop();
+                        for item in emitted.drain(..) {
+                            session.give((key.clone(), item));
+                        }
+                        if let Some(item) = last {
+                            session.give((key, item));
+                        }
+                    }
+                    Err(error) => {
+                        // As if the item had not come: the closure may have changed the state half.
+                        *state = before;
+                        emitted.clear();
+                        if keys.is_blank(number) {
+                            keys.release(number);
+                        }
+                        let item = shown.and_then(|item| serde_json::to_string(&item).ok());
+                        if keep_state {
+                            let skipped = skipped.as_mut().expect("a logic that can fail has a counter");
+                            skipped.add(epoch);
+                            skip_logged(env, &self.step, &key, epoch, &error.into(), item.as_deref());
+                            slot = None;
+                        } else {
+                            failure = Some((format!("{key:?}"), item, error.into()));
+                            break;
+                        }
+                    }
+                }
+            }
+        }));
+        drop(session);
+        batch.clear();
+        if let Err(payload) = ran {
+            let key = slot.map(|slot| format!("{:?}", self.running.keys.get(slot).0));
+            report(env.shared, &self.step, self.graph_worker, epoch, key, payload.as_ref());
+            self.held = vec![items.clone(), rows.clone()];
+        } else if let Some((key, item, cause)) = failure {
+            self.fail(epoch, Some(key), item, cause, env);
+            self.held = vec![items.clone(), rows.clone()];
+        }
+    }
+
+    fn fail(&self, epoch: Epoch, key: Option<String>, item: Option<String>, cause: StepError, env: Env<'_>) {
+        // The run adds the ranges when its sources have stopped.
+        let failure = StepFailure { step: self.step.clone(), key, epoch, item, ranges: Vec::new(), cause };
+        env.shared.fail(epoch, Cause::Step(Box::new(failure)));
+    }
+
+    /// Snapshots what changed in an epoch before `epoch`: it is closed. `None`: all epochs are.
+    fn close_before(&mut self, epoch: Option<Epoch>, env: Env<'_>) {
+        let closed = |changed: &Epoch| epoch.is_none_or(|epoch| *changed < epoch);
+        let Some((changed, capability)) = self.rows_held.take_if(|(changed, _)| closed(changed)) else {
+            return;
+        };
+        let Some(rows) = env.rows else {
+            self.running.keys.forget_dirty();
+            return;
+        };
+        if let Some(skipped) = &mut self.running.skipped {
+            skipped.close(changed, rows);
+        }
+        let written = self.running.keys.drain_dirty(|key, state| rows.put(self.index, changed, key, state));
+        if let Err((key, cause)) = written {
+            self.fail(changed, Some(key), None, cause, env);
+            self.held.push(capability);
+        }
+    }
+}
+
+/// Counts and logs an item that is left out: the first few in full, then powers of two only.
+fn skip_logged<K: Key>(env: Env<'_>, step: &str, key: &K, epoch: Epoch, error: &StepError, item: Option<&str>) {
+    let before = env.shared.totals.skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if before < 5 || (before + 1).is_power_of_two() {
+        let key = excerpt(&format!("{key:?}"));
+        let item = excerpt(item.unwrap_or(""));
+        tracing::warn!(step, key, epoch = epoch.0, item, skipped = before + 1, "item skipped: {error}");
+    }
+}

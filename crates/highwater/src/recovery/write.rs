@@ -1,0 +1,200 @@
+//! The recovery writer: one operator and one thread per worker.
+//!
+//! The operator hands the rows of an epoch to the thread when the epoch closes, and keeps the
+//! capability of the epoch until its shard says durable. So the frontier behind all writers is what
+//! is committed: durable at every shard. Workers never touch the store, and never wait for it. The
+//! thread appends every epoch that waits and makes them durable with one sync.
+
+use crate::graph::{Change, Graph, Signal};
+use crate::shared::{Cause, Shared};
+use crate::snapshot::SnapshotRows;
+use crate::stash::epoch_of;
+use crate::time::Time;
+use highwater_store::{Epoch, Rows, Shard, StoreError, fail};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::scheduling::SyncActivator;
+
+/// Most epochs that one sync makes durable.
+const EPOCHS_MAX: usize = 4096;
+/// How long the thread waits before it looks for garbage on its own.
+const IDLE: Duration = Duration::from_millis(50);
+
+enum ToShard {
+    /// Epochs up to and including this are complete; the rows are of the last.
+    Epoch(Epoch, Rows),
+    /// Nothing will follow in this execution.
+    Close,
+}
+
+enum FromShard {
+    Durable(Epoch),
+    Closed,
+    Spent(Rows),
+}
+
+/// The thread's end: waits for a shard.
+pub(crate) struct WriterEnd {
+    from: Receiver<ToShard>,
+    to: Sender<FromShard>,
+    shared: Arc<Shared>,
+    worker: usize,
+    waker: SyncActivator,
+}
+
+/// Puts the recovery writer of this worker behind everything that it must wait for.
+/// Answers the signal whose frontier is what is committed, and the end for the shard.
+pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'s>, WriterEnd) {
+    let (closings, changes) = {
+        let mut declared = graph.declared.borrow_mut();
+        (std::mem::take(&mut declared.closings), std::mem::take(&mut declared.changes))
+    };
+    let closings = graph.scope.concatenate(closings);
+    let changes = graph.scope.concatenate(changes);
+    let mut builder = OperatorBuilder::new("recovery".to_owned(), graph.scope);
+    let mut closings = builder.new_input(closings, Pipeline);
+    let router = graph.router.clone();
+    let to_owner = Exchange::new(move |change: &Change| router.owner(router.group(&change.key)) as u64);
+    let mut changes = builder.new_input(changes, to_owner);
+    let (_durable, durable_signal) = builder.new_output::<Vec<()>>();
+    let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
+    let (to_shard, from_operator) = channel();
+    let (to_operator, from_shard) = channel();
+    let first = graph.shared.first;
+    let end =
+        WriterEnd { from: from_operator, to: to_operator, shared: graph.shared.clone(), worker: graph.worker, waker };
+    builder.build(move |mut capabilities| {
+        let mut held = capabilities.pop();
+        if let Some(held) = &mut held {
+            held.downgrade(&Time::start_of(first));
+        }
+        // The first epoch that the shard has not been told to be complete.
+        let mut next = first;
+        let mut closing = false;
+        move |frontiers| {
+            closings.for_each(|_, _| {});
+            changes.for_each(|capability, batch| {
+                let epoch = capability.least().expect("changes have a time").epoch();
+                for Change { step, key, value } in batch.drain(..) {
+                    rows.put_encoded(step, epoch, &key, &value);
+                }
+            });
+            // A send that fails means that the thread has failed, and has told the run.
+            let tell = |message| drop(to_shard.send(message));
+            let open = frontiers.iter().filter_map(epoch_of).min();
+            if !closing {
+                // Sabotage, for the drill's own test: an epoch is stored as complete while it is open.
+                let early = fail::sabotaged("early-commit");
+                let last = open.map(|open| Epoch(open.0.saturating_sub(u64::from(!early))));
+                while let Some((epoch, rows)) = rows.take_first(last.unwrap_or(Epoch(u64::MAX))) {
+                    let epoch = if early { epoch.max(next) } else { epoch };
+                    tell(ToShard::Epoch(epoch, rows));
+                    next = epoch.next();
+                }
+                match last {
+                    Some(last) if last >= next => {
+                        tell(ToShard::Epoch(last, Rows::default()));
+                        next = last.next();
+                    }
+                    Some(_) => {}
+                    None => {
+                        tell(ToShard::Close);
+                        closing = true;
+                    }
+                }
+            }
+            while let Ok(heard) = from_shard.try_recv() {
+                match heard {
+                    FromShard::Durable(epoch) => {
+                        if let Some(held) = &mut held {
+                            held.downgrade(&Time::start_of(epoch.next()));
+                        }
+                    }
+                    FromShard::Closed => held = None,
+                    FromShard::Spent(spent) => rows.recycle(spent),
+                }
+            }
+        }
+    });
+    (durable_signal, end)
+}
+
+impl WriterEnd {
+    /// Starts the thread that owns the shard.
+    pub(crate) fn spawn(self, shard: Shard) -> JoinHandle<()> {
+        let work = move || {
+            if let Err(error) = self.work(shard) {
+                self.shared.abort(Some(Cause::Store(error)));
+            }
+        };
+        std::thread::Builder::new().name("recovery".to_owned()).spawn(work).expect("the system can start a thread")
+    }
+
+    fn work(&self, mut shard: Shard) -> Result<(), StoreError> {
+        let mut next = self.shared.first;
+        let mut collected = Epoch(0);
+        loop {
+            let messages = match self.from.recv_timeout(IDLE) {
+                Ok(first) => std::iter::once(first).chain(self.from.try_iter().take(EPOCHS_MAX - 1)).collect(),
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            if self.shared.is_aborted() {
+                return Ok(());
+            }
+            if !messages.is_empty() {
+                self.store(&mut shard, &mut next, messages)?;
+            }
+            let committed = self.shared.committed();
+            if committed > collected {
+                collected = committed;
+                shard.collect(committed)?;
+            }
+        }
+    }
+
+    /// Appends all that waits, makes it durable with one sync, and says so.
+    fn store(&self, shard: &mut Shard, next: &mut Epoch, messages: Vec<ToShard>) -> Result<(), StoreError> {
+        let totals = &self.shared.totals;
+        let mut spent = Vec::new();
+        let mut closed = false;
+        let mut last = None;
+        for message in messages {
+            match message {
+                ToShard::Epoch(epoch, rows) => {
+                    totals.rows.fetch_add(rows.len() as u64, Relaxed);
+                    totals.row_bytes.fetch_add(rows.bytes() as u64, Relaxed);
+                    shard.append(*next, epoch, &rows, false)?;
+                    *next = epoch.next();
+                    last = Some(epoch);
+                    spent.push(rows);
+                }
+                ToShard::Close => {
+                    shard.close()?;
+                    closed = true;
+                }
+            }
+        }
+        shard.sync()?;
+        totals.syncs.fetch_add(1, Relaxed);
+        // The operator may be gone: the run ends.
+        let tell = |message| drop(self.to.send(message));
+        spent.into_iter().for_each(|rows| tell(FromShard::Spent(rows)));
+        if let Some(epoch) = last {
+            tell(FromShard::Durable(epoch));
+        }
+        if closed {
+            tell(FromShard::Closed);
+        }
+        tracing::trace!(worker = self.worker, epoch = next.0 - 1, "durable at this worker");
+        let _ = self.waker.activate();
+        Ok(())
+    }
+}

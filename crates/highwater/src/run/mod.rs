@@ -1,0 +1,298 @@
+//! Runs a flow: as a program ([`main`]), or inside one ([`run`]).
+
+mod config;
+mod gate;
+mod worker;
+
+pub use crate::policy::OnError;
+pub use config::{Config, StopHandle};
+
+use crate::data::StepError;
+use crate::error::{BuildError, RunError};
+use crate::flow::Flow;
+use crate::graph::Settings;
+use crate::recovery::load::load;
+use crate::restored::{RestoredPositions, RestoredStates};
+use crate::route::Router;
+use crate::shared::Shared;
+use gate::{Gate, Go};
+use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreGuard};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use worker::{Parts, Workers};
+
+/// How often the run looks after its workers.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long a worker that is asked to leave at once may take; after that the run goes without it.
+const GRACE: Duration = Duration::from_millis(400);
+
+/// What a flow's closure may return: nothing, or a `Result` whose error refuses the run.
+pub trait BuildResult {
+    /// The error, if there is one.
+    ///
+    /// # Errors
+    /// What the closure returned.
+    fn into_result(self) -> Result<(), StepError>;
+}
+
+impl BuildResult for () {
+    fn into_result(self) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<StepError>> BuildResult for Result<(), E> {
+    fn into_result(self) -> Result<(), StepError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// What a run has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The execution on its recovery store; `None` without one.
+    pub execution: Option<Execution>,
+    /// The epoch that the run resumed after; 0 at a first start.
+    pub resumed: Epoch,
+    /// The last epoch that is committed.
+    pub committed: Epoch,
+    /// Records read in this run.
+    pub records: u64,
+    /// Records and items skipped, in all executions on this store.
+    pub skipped: u64,
+    /// Rows written to the store: one per key and epoch in which it changed, and positions.
+    pub rows: u64,
+    /// Bytes of those rows.
+    pub row_bytes: u64,
+    /// Times that a shard made its epochs durable.
+    pub syncs: u64,
+    /// The longest that a batch of input took through the flow.
+    pub latency_max: Duration,
+    /// Whether the run was asked to stop before its input ended.
+    pub stopped: bool,
+    /// Whether everything that was read is committed: false only if a stop took longer than it may.
+    pub drained: bool,
+}
+
+/// How a run is getting on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) records: u64,
+    pub(crate) epoch: u64,
+    pub(crate) committed: u64,
+    pub(crate) commit_age: Duration,
+}
+
+/// Runs a flow to the end of its input, or until it is stopped or fails.
+///
+/// Never exits the process and installs no signal handler: `config.stop` stops it from another thread.
+/// The closure is called once on every worker and must write down the same flow each time.
+///
+/// # Errors
+/// A [`RunError`] that says what happened, where, and what is kept. Everything committed is safe.
+///
+/// # Example
+/// ```
+/// use highwater::prelude::*;
+/// let mut config = Config::default();
+/// config.workers = 2;
+/// let summary = highwater::run(config, (), |flow: &Flow<'_>, _: &()| {
+///     flow.source("in", list(1..=100)).inspect(|n| assert!(*n > 0));
+/// })?;
+/// assert_eq!(summary.records, 100);
+/// # Ok::<(), highwater::RunError>(())
+/// ```
+///
+/// # Source
+/// Timely's `execute`, with what it leaves to its user: recovery, failure, an agreed stop.
+pub fn run<O, R, F>(config: Config, options: O, build: F) -> Result<Summary, RunError>
+where
+    O: Send + Sync + 'static,
+    R: BuildResult,
+    F: Fn(&Flow<'_>, &O) -> R + Send + Sync + 'static,
+{
+    run_watched(config, options, build, |_| ())
+}
+
+/// The same, telling `watch` from time to time how it is getting on.
+pub(crate) fn run_watched<O, R, F>(
+    config: Config,
+    options: O,
+    build: F,
+    mut watch: impl FnMut(Progress),
+) -> Result<Summary, RunError>
+where
+    O: Send + Sync + 'static,
+    R: BuildResult,
+    F: Fn(&Flow<'_>, &O) -> R + Send + Sync + 'static,
+{
+    let Opened { store, router, states, positions } = open(&config)?;
+    let resumed = positions.epoch;
+    let shared = Arc::new(Shared::new(resumed, config.epoch_interval, config.on_error, store.is_some()));
+    let gate = Arc::new(Gate::new(config.workers));
+    let parts = Parts {
+        shared: shared.clone(),
+        gate: gate.clone(),
+        settings: Arc::new(Settings {
+            line_bytes_max: config.line_bytes_max,
+            accept_new_input: config.accept_new_input,
+            rewind_sinks: config.rewind_sinks.clone(),
+        }),
+        router,
+        positions: Arc::new(positions),
+        states: Mutex::new(states.into_iter().map(Some).collect()),
+    };
+    let workers = Workers::spawn(config.workers, parts, move |flow: &Flow<'_>| build(flow, &options).into_result())?;
+    let mut running = Running { config: &config, shared: &shared, workers, guard: None, execution: None };
+    if let Err(error) = running.start(&gate, store) {
+        gate.refuse();
+        running.leave(GRACE);
+        return Err(error);
+    }
+    let (stopped, drained) = running.watch(&mut watch);
+    running.finish(resumed, stopped, drained)
+}
+
+/// What there is before the first worker.
+struct Opened {
+    store: Option<Store>,
+    router: Router,
+    states: Vec<RestoredStates>,
+    positions: RestoredPositions,
+}
+
+/// Opens the store, if there is one, and reads what it has. Changes nothing.
+fn open(config: &Config) -> Result<Opened, RunError> {
+    let refuse = |reason| RunError::Build(vec![BuildError::Config(reason)]);
+    config.check().map_err(refuse)?;
+    let Some(dir) = &config.recovery else {
+        let states = (0..config.workers).map(|_| RestoredStates::default()).collect();
+        let router = Router::new(config.key_groups, config.workers);
+        return Ok(Opened { store: None, router, states, positions: RestoredPositions::default() });
+    };
+    let failed = |error| RunError::Store { error, kept: None };
+    let mut options = OpenOptions::new(config.flow.clone());
+    options.dir = Some(dir.clone());
+    options.backend = config.store;
+    options.key_groups = config.key_groups;
+    options.fresh = config.fresh;
+    tracing::debug!("recovery started");
+    let mut store = Store::open(options).map_err(failed)?;
+    let groups = store.key_groups();
+    if config.workers > usize::from(groups) {
+        let workers = config.workers;
+        return Err(refuse(format!(
+            "{workers} workers are more than the {groups} key groups that this store was made with"
+        )));
+    }
+    let router = Router::new(groups, config.workers);
+    let (states, positions) = load(&mut store, &router, config.workers).map_err(failed)?;
+    if store.resume().0 > crate::time::EPOCH_MAX / 2 {
+        return Err(refuse(format!("the store is at epoch {}: no epochs are left", store.resume())));
+    }
+    Ok(Opened { store: Some(store), router, states, positions })
+}
+
+struct Running<'a> {
+    config: &'a Config,
+    shared: &'a Arc<Shared>,
+    workers: Workers,
+    guard: Option<StoreGuard>,
+    execution: Option<Execution>,
+}
+
+impl Running<'_> {
+    /// Waits until every worker has built the flow, then starts the store and lets them go.
+    fn start(&mut self, gate: &Gate, store: Option<Store>) -> Result<(), RunError> {
+        let built = gate.wait_for_workers(|| self.workers.all_gone());
+        let built = built.ok_or_else(|| {
+            let text = "a worker ended before the flow was built".to_owned();
+            self.shared.take_error().unwrap_or(RunError::Start(text))
+        })?;
+        let flow = gate::agreed(built)?;
+        let mut shards = Vec::new();
+        let mut ids = Vec::new();
+        if let Some(store) = store {
+            let steps = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect();
+            let mut plan = StartPlan::default();
+            plan.shards = self.config.workers;
+            plan.steps = steps;
+            plan.claims = flow.claims;
+            plan.drop_steps = self.config.drop_steps.clone();
+            let started = store.start(plan).map_err(|error| RunError::Store { error, kept: None })?;
+            tracing::debug!(execution = started.execution.0, epoch = started.resume.0, "flow started");
+            self.execution = Some(started.execution);
+            self.guard = Some(started.guard);
+            ids = started.steps.iter().map(|step| step.id).collect();
+            shards = started.shards.into_iter().map(Some).collect();
+        }
+        gate.go(Go { ids, shards: Mutex::new(shards) });
+        Ok(())
+    }
+
+    /// Looks after the run until its workers have left. Answers whether it was stopped, and whether all is committed.
+    fn watch(&mut self, watch: &mut impl FnMut(Progress)) -> (bool, bool) {
+        let mut stop_asked: Option<Instant> = None;
+        let mut drained = true;
+        while !self.workers.all_gone() && !self.shared.is_aborted() {
+            std::thread::sleep(LOOK);
+            if self.config.stop.is_stopped() && stop_asked.is_none() {
+                stop_asked = Some(crate::clock::now());
+                self.shared.stop();
+            }
+            if stop_asked.is_some_and(|asked| asked.elapsed() > self.config.stop_timeout) {
+                drained = false;
+                self.shared.abort(None);
+            }
+            let committed = self.shared.committed();
+            if let Some(guard) = &mut self.guard
+                && let Err(error) = guard.first_commit(committed)
+            {
+                self.shared.abort(Some(crate::shared::Cause::Store(error)));
+            }
+            watch(Progress {
+                records: self.shared.totals.records.load(Relaxed),
+                epoch: self.shared.clock.epoch().0,
+                committed: committed.0,
+                commit_age: self.shared.commit_age(),
+            });
+        }
+        (stop_asked.is_some(), drained)
+    }
+
+    /// Waits for the workers and their threads, but not for those that are stuck once the run is aborted.
+    fn leave(&mut self, grace: Duration) {
+        let asked = crate::clock::now();
+        while !self.workers.is_over() {
+            if self.shared.is_aborted() && asked.elapsed() > grace {
+                // Stuck in user code or in a write: nothing can end them but the end of the process.
+                self.workers.abandon();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn finish(mut self, resumed: Epoch, stopped: bool, drained: bool) -> Result<Summary, RunError> {
+        self.leave(GRACE);
+        if let Some(error) = self.shared.take_error() {
+            return Err(error);
+        }
+        let totals = &self.shared.totals;
+        Ok(Summary {
+            execution: self.execution,
+            resumed,
+            committed: self.shared.committed(),
+            records: totals.records.load(Relaxed),
+            skipped: totals.skipped.load(Relaxed),
+            rows: totals.rows.load(Relaxed),
+            row_bytes: totals.row_bytes.load(Relaxed),
+            syncs: totals.syncs.load(Relaxed),
+            latency_max: self.shared.latency_max(),
+            stopped,
+            drained,
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! One worker: resume, build, step, stop. The only place that decides to stop stepping.
+
+use super::gate::{Built, Gate, Go};
+use crate::data::StepError;
+use crate::error::BuildError;
+use crate::flow::Flow;
+use crate::graph::{Graph, GraphParts, Listings, OnStart, Settings};
+use crate::guard::panic_message;
+use crate::recovery::commit::Commit;
+use crate::recovery::write::{WriterEnd, writer};
+use crate::restored::{RestoredPositions, RestoredStates};
+use crate::route::Router;
+use crate::shared::{Cause, Shared, lock};
+use crate::snapshot::SnapshotRows;
+use highwater_store::StepId;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use timely::WorkerConfig;
+use timely::communication::WorkerGuards;
+use timely::dataflow::operators::{Concatenate, Probe};
+use timely::worker::Worker;
+
+/// How long an idle worker sleeps before it looks again whether the run ends.
+const PARK: Duration = Duration::from_millis(20);
+
+/// What the workers of a run are made of.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) router: Router,
+    pub(super) positions: Arc<RestoredPositions>,
+    pub(super) states: Mutex<Vec<Option<RestoredStates>>>,
+}
+
+/// The threads of a run.
+pub(super) struct Workers {
+    guards: Option<WorkerGuards<()>>,
+    /// Threads beside the workers: sinks and recovery writers.
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Workers {
+    /// Starts the workers; each builds the flow and waits at the gate.
+    pub(super) fn spawn(
+        workers: usize,
+        parts: Parts,
+        build: impl Fn(&Flow<'_>) -> Result<(), StepError> + Send + Sync + 'static,
+    ) -> Result<Workers, crate::error::RunError> {
+        let threads = Arc::new(Mutex::new(Vec::new()));
+        let listings = Arc::new(Listings::default());
+        let leaving = Arc::new(AtomicUsize::new(0));
+        let beside = threads.clone();
+        let work = move |worker: &mut Worker| {
+            let run = Run { parts: &parts, listings: &listings, threads: &beside, leaving: &leaving };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run.work(worker, &build))) {
+                let (step, message) = ("highwater".to_owned(), panic_message(payload.as_ref()));
+                let index = worker.index();
+                parts.shared.abort(Some(Cause::Panic { step, worker: index, epoch: None, key: None, message }));
+                leaving.fetch_add(1, SeqCst);
+                // Nothing of the broken dataflow may be stepped again.
+                let drop_all = || worker.installed_dataflows().into_iter().for_each(|flow| worker.drop_dataflow(flow));
+                let _ = catch_unwind(AssertUnwindSafe(drop_all));
+            }
+        };
+        let communication = match workers {
+            1 => timely::CommunicationConfig::Thread,
+            _ => timely::CommunicationConfig::Process(workers),
+        };
+        let start = |text| crate::error::RunError::Start(text);
+        let (builders, others) = communication.try_build().map_err(start)?;
+        let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), work).map_err(start)?;
+        Ok(Workers { guards: Some(guards), threads })
+    }
+
+    /// Whether every worker has left.
+    pub(super) fn all_gone(&self) -> bool {
+        self.guards.as_ref().is_none_or(|guards| guards.guards().iter().all(JoinHandle::is_finished))
+    }
+
+    /// Whether every thread of the run has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.all_gone() && lock(&self.threads).iter().all(JoinHandle::is_finished)
+    }
+
+    /// Goes on without threads that do not end.
+    pub(super) fn abandon(&mut self) {
+        std::mem::forget(self.guards.take());
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if let Some(guards) = self.guards.take() {
+            // How a worker ended has been told through `Shared`.
+            let _ = guards.join();
+        }
+    }
+}
+
+struct Run<'a> {
+    parts: &'a Parts,
+    listings: &'a Arc<Listings>,
+    threads: &'a Mutex<Vec<JoinHandle<()>>>,
+    leaving: &'a AtomicUsize,
+}
+
+/// What a worker has when its flow is built.
+struct Ready {
+    built: Built,
+    on_start: Vec<OnStart>,
+    commit: Commit,
+    writer: Option<WriterEnd>,
+    ids: Arc<OnceLock<Vec<StepId>>>,
+}
+
+impl Run<'_> {
+    fn work(&self, worker: &mut Worker, build: &impl Fn(&Flow<'_>) -> Result<(), StepError>) {
+        let Ready { built, on_start, commit, writer, ids } = self.build(worker, build);
+        let Some(go) = self.parts.gate.arrive(built) else {
+            self.leave(worker);
+            return;
+        };
+        if let Err(error) = self.start(worker.index(), &go, on_start, writer, &ids) {
+            self.parts.shared.abort(Some(Cause::Start(Box::new(error))));
+        }
+        let shared = &self.parts.shared;
+        loop {
+            if shared.is_aborted() || commit.observe(shared) || shared.has_failed_at_frontier() {
+                break;
+            }
+            worker.step_or_park(Some(PARK));
+        }
+        self.leave(worker);
+    }
+
+    fn build(&self, worker: &mut Worker, build: &impl Fn(&Flow<'_>) -> Result<(), StepError>) -> Ready {
+        let (index, peers) = (worker.index(), worker.peers());
+        let parts = self.parts;
+        let ids = Arc::new(OnceLock::new());
+        let rows = parts.shared.recovery.then(|| SnapshotRows::new(parts.router.clone(), ids.clone()));
+        let states = lock(&parts.states)[index].take().unwrap_or_default();
+        worker.dataflow(|scope| {
+            let graph = Graph::new(
+                scope,
+                GraphParts {
+                    shared: parts.shared.clone(),
+                    settings: parts.settings.clone(),
+                    listings: self.listings.clone(),
+                    worker: index,
+                    workers: peers,
+                    router: parts.router.clone(),
+                    rows: rows.clone(),
+                    positions: parts.positions.clone(),
+                    states,
+                },
+            );
+            if let Err(error) = build(&Flow::new(graph.clone())) {
+                graph.declared.borrow_mut().errors.push(BuildError::Flow(error.to_string()));
+            }
+            let ends = std::mem::take(&mut graph.declared.borrow_mut().ends);
+            let work = scope.concatenate(ends).probe_with(&graph.processed);
+            let (commit, writer) = match rows {
+                Some(rows) => {
+                    let (durable, end) = writer(&graph, rows);
+                    (Commit::watch(durable), Some(end))
+                }
+                None => (Commit::watch(work), None),
+            };
+            let declared = std::mem::take(&mut *graph.declared.borrow_mut());
+            let built = Built {
+                steps: declared.steps,
+                claims: declared.claims,
+                errors: declared.errors,
+                refusals: declared.refusals,
+            };
+            Ready { built, on_start: declared.on_start, commit, writer, ids }
+        })
+    }
+
+    /// Cuts outputs back and starts the threads beside this worker.
+    fn start(
+        &self,
+        index: usize,
+        go: &Go,
+        on_start: Vec<OnStart>,
+        writer: Option<WriterEnd>,
+        ids: &OnceLock<Vec<StepId>>,
+    ) -> Result<(), crate::error::RunError> {
+        let _ = ids.set(go.ids.clone());
+        if let Some(writer) = writer {
+            let shard = lock(&go.shards)[index].take().expect("every worker has a shard of its own");
+            lock(self.threads).push(writer.spawn(shard));
+        }
+        for begin in on_start {
+            if let Some(thread) = begin()? {
+                lock(self.threads).push(thread);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves together with all others: a worker that is gone cannot be sent to.
+    fn leave(&self, worker: &mut Worker) {
+        self.leaving.fetch_add(1, SeqCst);
+        let mut waits = 0;
+        while self.leaving.load(SeqCst) < worker.peers() && waits < 200 {
+            if self.parts.shared.is_aborted() {
+                waits += 1;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What the workers of one run know in common: the clock, how far all is committed, and why to end.
+//!
+//! A failure names an epoch: everything before it is still committed, nothing from it on is. An
+//! abort names nothing: every worker leaves at once. Both are written once and then only read.
+
+use crate::clock::{EpochClock, now};
+use crate::error::{BadRecord, Kept, RunError, SinkError, SourceError, SourceRange, StepFailure};
+use crate::policy::OnError;
+use highwater_store::{Epoch, StoreError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Why the run ends before its input does.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    BadRecord {
+        step: String,
+        record: BadRecord,
+    },
+    Step(Box<StepFailure>),
+    Panic {
+        step: String,
+        worker: usize,
+        epoch: Option<Epoch>,
+        key: Option<String>,
+        message: String,
+    },
+    Source {
+        step: String,
+        error: SourceError,
+    },
+    Sink {
+        step: String,
+        error: SinkError,
+    },
+    Store(StoreError),
+    /// The start failed in the middle: the error as it is.
+    Start(Box<RunError>),
+}
+
+impl Cause {
+    pub(crate) fn into_error(self, kept: Kept) -> RunError {
+        match self {
+            Cause::BadRecord { step, record } => RunError::BadRecord { step, record, kept },
+            Cause::Step(failure) => RunError::Step { failure, kept },
+            Cause::Panic { step, worker, epoch, key, message } => {
+                RunError::Panic { step, worker, epoch, key, message, kept }
+            }
+            Cause::Source { step, error } => RunError::Source { step, error, kept },
+            Cause::Sink { step, error } => RunError::Sink { step, error, kept },
+            Cause::Store(error) => RunError::Store { error, kept: Some(kept) },
+            Cause::Start(error) => *error,
+        }
+    }
+}
+
+/// Totals of a run, added to by every worker.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) records: AtomicU64,
+    pub(crate) skipped: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) row_bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+/// What the workers of one run have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: EpochClock,
+    pub(crate) first: Epoch,
+    pub(crate) on_error: OnError,
+    pub(crate) recovery: bool,
+    pub(crate) totals: Totals,
+    committed: AtomicU64,
+    committed_at: Mutex<Instant>,
+    pause_ns_max: AtomicU64,
+    stop: AtomicBool,
+    abort: AtomicBool,
+    failed_epoch: AtomicU64,
+    failure: Mutex<Option<(Epoch, Cause)>>,
+    ranges: Mutex<BTreeMap<Epoch, Vec<SourceRange>>>,
+}
+
+/// A poisoned lock is taken all the same: what it guards is written in one step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// The state of a run that begins after epoch `resume`.
+    pub(crate) fn new(resume: Epoch, interval: Duration, on_error: OnError, recovery: bool) -> Self {
+        Shared {
+            clock: EpochClock::new(resume.next(), interval),
+            first: resume.next(),
+            on_error,
+            recovery,
+            totals: Totals::default(),
+            committed: AtomicU64::new(resume.0),
+            committed_at: Mutex::new(now()),
+            pause_ns_max: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            abort: AtomicBool::new(false),
+            failed_epoch: AtomicU64::new(u64::MAX),
+            failure: Mutex::new(None),
+            ranges: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The last epoch that is durable everywhere, as far as any worker here has seen.
+    pub(crate) fn committed(&self) -> Epoch {
+        Epoch(self.committed.load(SeqCst))
+    }
+
+    /// A worker has seen that everything up to `epoch` is durable everywhere.
+    pub(crate) fn set_committed(&self, epoch: Epoch) {
+        let before = self.committed.fetch_max(epoch.0, SeqCst);
+        if before < epoch.0 {
+            *lock(&self.committed_at) = now();
+            let mut ranges = lock(&self.ranges);
+            *ranges = ranges.split_off(&epoch.next());
+            tracing::debug!(epoch = epoch.0, "committed");
+        }
+    }
+
+    /// How long ago the last epoch was committed.
+    pub(crate) fn commit_age(&self) -> Duration {
+        lock(&self.committed_at).elapsed()
+    }
+
+    /// Notes how long a tick of input took from its source to the end of the flow.
+    pub(crate) fn note_latency(&self, latency: Duration) {
+        self.pause_ns_max.fetch_max(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX), SeqCst);
+    }
+
+    /// The longest that a tick of input took.
+    pub(crate) fn latency_max(&self) -> Duration {
+        Duration::from_nanos(self.pause_ns_max.load(SeqCst))
+    }
+
+    /// Asks every source to close its epoch and end.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(SeqCst)
+    }
+
+    /// Ends the run at once; nothing more is committed on purpose.
+    pub(crate) fn abort(&self, cause: Option<Cause>) {
+        if let Some(cause) = cause {
+            let mut failure = lock(&self.failure);
+            // A failure that waits for its frontier gives way to what ends the run now.
+            if !self.abort.load(SeqCst) {
+                *failure = Some((Epoch(0), cause));
+            }
+        }
+        self.abort.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.abort.load(SeqCst)
+    }
+
+    /// Ends the run when everything before `epoch` is committed. The earliest failure counts.
+    pub(crate) fn fail(&self, epoch: Epoch, cause: Cause) {
+        let mut failure = lock(&self.failure);
+        if !self.is_aborted() && failure.as_ref().is_none_or(|(other, _)| epoch < *other) {
+            *failure = Some((epoch, cause));
+            self.failed_epoch.store(epoch.0, SeqCst);
+        }
+    }
+
+    /// The epoch that fails, if one does: it will not commit, nor will any after it.
+    pub(crate) fn failed(&self) -> Option<Epoch> {
+        let epoch = self.failed_epoch.load(SeqCst);
+        (epoch != u64::MAX).then_some(Epoch(epoch))
+    }
+
+    /// Whether everything before the failed epoch is committed, so that the run may end.
+    pub(crate) fn has_failed_at_frontier(&self) -> bool {
+        self.failed().is_some_and(|epoch| self.committed().next() >= epoch)
+    }
+
+    /// Why the run ended. Taken once, when all workers have left.
+    pub(crate) fn take_error(&self) -> Option<RunError> {
+        let (_, mut cause) = lock(&self.failure).take()?;
+        if let Cause::Step(failure) = &mut cause {
+            failure.ranges = lock(&self.ranges).get(&failure.epoch).cloned().unwrap_or_default();
+        }
+        Some(cause.into_error(self.kept()))
+    }
+
+    /// What is safe now.
+    pub(crate) fn kept(&self) -> Kept {
+        if self.recovery { Kept::Upto(self.committed()) } else { Kept::Nothing }
+    }
+
+    /// A source has put a range of a partition into `epoch`.
+    pub(crate) fn add_range(&self, epoch: Epoch, range: SourceRange) {
+        lock(&self.ranges).entry(epoch).or_default().push(range);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panic_cause(step: &str) -> Cause {
+        Cause::Panic { step: step.to_owned(), worker: 0, epoch: None, key: None, message: String::new() }
+    }
+
+    #[test]
+    fn the_earliest_failure_counts_and_an_abort_beats_it() {
+        let shared = Shared::new(Epoch(0), Duration::ZERO, OnError::Fail, true);
+        shared.fail(Epoch(7), panic_cause("late"));
+        shared.fail(Epoch(5), panic_cause("early"));
+        shared.fail(Epoch(6), panic_cause("middle"));
+        assert_eq!(shared.failed(), Some(Epoch(5)));
+        assert!(!shared.has_failed_at_frontier());
+        shared.set_committed(Epoch(4));
+        assert!(shared.has_failed_at_frontier());
+        shared.abort(Some(panic_cause("abort")));
+        assert!(matches!(shared.take_error(), Some(RunError::Panic { step, .. }) if step == "abort"));
+    }
+}

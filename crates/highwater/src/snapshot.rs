@@ -1,0 +1,90 @@
+//! The rows that a worker's steps have written for epochs that are not closed yet.
+//!
+//! A step encodes its changed keys straight into the buffer of their epoch; the recovery writer
+//! takes the buffer when the epoch closes. Rows never travel through the dataflow.
+
+use crate::codec::{encode_key, encode_value};
+use crate::data::StepError;
+use crate::route::Router;
+use highwater_store::{Epoch, Rows, StepId};
+use serde::Serialize;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+/// Index of a step in the order in which the flow declares them: the same on every worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub(crate) struct StepIndex(pub(crate) u16);
+
+/// Rows by epoch, of one worker. Cheap to clone: all clones are one.
+#[derive(Clone)]
+pub(crate) struct SnapshotRows {
+    inner: Rc<RefCell<Inner>>,
+    ids: Arc<OnceLock<Vec<StepId>>>,
+}
+
+struct Inner {
+    epochs: BTreeMap<Epoch, Rows>,
+    spare: Vec<Rows>,
+    router: Router,
+    key: Vec<u8>,
+}
+
+impl SnapshotRows {
+    /// `ids` are the store's numbers of the steps, known when the run starts.
+    pub(crate) fn new(router: Router, ids: Arc<OnceLock<Vec<StepId>>>) -> Self {
+        let inner = Inner { epochs: BTreeMap::new(), spare: Vec::new(), router, key: Vec::new() };
+        SnapshotRows { inner: Rc::new(RefCell::new(inner)), ids }
+    }
+
+    /// Adds the state of `key` at the end of `epoch`; `None` means that it was discarded.
+    pub(crate) fn put<K: Serialize + ?Sized, S: Serialize>(
+        &self,
+        step: StepIndex,
+        epoch: Epoch,
+        key: &K,
+        state: Option<&S>,
+    ) -> Result<(), StepError> {
+        let Inner { epochs, spare, router, key: bytes } = &mut *self.inner.borrow_mut();
+        bytes.clear();
+        encode_key(key, bytes)?;
+        let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
+        let (id, group) = (self.id(step), router.group(bytes));
+        match state {
+            Some(state) => rows.put_with(id, group, |out| out.extend_from_slice(bytes), |out| encode_value(state, out)),
+            None => {
+                rows.remove(id, group, bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a row that is encoded already.
+    pub(crate) fn put_encoded(&self, step: StepIndex, epoch: Epoch, key: &[u8], value: &[u8]) {
+        let Inner { epochs, spare, router, .. } = &mut *self.inner.borrow_mut();
+        let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
+        rows.put(self.id(step), router.group(key), key, value);
+    }
+
+    /// The earliest epoch that has rows, if it is at most `upto`.
+    pub(crate) fn take_first(&self, upto: Epoch) -> Option<(Epoch, Rows)> {
+        let mut inner = self.inner.borrow_mut();
+        let first = inner.epochs.first_entry()?;
+        (*first.key() <= upto).then(|| first.remove_entry())
+    }
+
+    /// Gives a buffer back for use again.
+    pub(crate) fn recycle(&self, mut rows: Rows) {
+        rows.clear();
+        let mut inner = self.inner.borrow_mut();
+        // Few epochs are open at once; more buffers would only hold memory.
+        if inner.spare.len() < 4 {
+            inner.spare.push(rows);
+        }
+    }
+
+    fn id(&self, step: StepIndex) -> StepId {
+        self.ids.get().expect("rows are written after the start")[usize::from(step.0)]
+    }
+}

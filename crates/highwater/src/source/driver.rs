@@ -1,0 +1,375 @@
+//! The Timely side of a source: polls partitions, mints times, closes epochs, snapshots positions.
+//!
+//! Together with the epoch clock this is the only place that mints times. A source closes an epoch
+//! by sending its positions as rows of it, and then moves on.
+
+use super::{At, Partition, Polled, ReadOptions, Source};
+use crate::clock::now;
+use crate::codec::{decode, encode_key, encode_value};
+use crate::error::{BadRecord, BuildError, Place, RunError, SourceError, SourceRange};
+use crate::graph::{Change, Graph, StepKind};
+use crate::guard::report;
+use crate::policy::OnError;
+use crate::shared::{Cause, Shared, lock};
+use crate::snapshot::StepIndex;
+use crate::stream::Stream;
+use crate::time::Time;
+use flow_control::InFlight;
+use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+mod flow_control;
+
+/// How long a source waits that may not or cannot read now.
+const WAIT: Duration = Duration::from_micros(500);
+const IDLE: Duration = Duration::from_millis(5);
+
+/// What the store keeps of a partition.
+#[derive(Serialize, Deserialize)]
+struct Stored<P> {
+    position: P,
+    /// Bad records stepped over, in all executions.
+    skipped: u64,
+    line: u64,
+    offset: u64,
+}
+
+/// An open partition, and what happened to it since its epoch began.
+struct Reader<P> {
+    name: String,
+    key: Vec<u8>,
+    partition: P,
+    skipped: u64,
+    /// Where the partition stood when the open epoch began to read it.
+    moved_from: Option<Place>,
+    ended: bool,
+}
+
+/// Puts a source into the graph.
+pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S) -> Stream<'s, S::Item> {
+    let index = graph.declare(step, StepKind::Source);
+    if graph.shared.recovery
+        && let Some(reason) = source.unrecoverable()
+    {
+        let step = step.to_owned();
+        graph.declared.borrow_mut().errors.push(BuildError::Step { step, reason });
+    }
+    let readers = open(graph, step, &source).unwrap_or_else(|error| {
+        graph.refuse(error);
+        Vec::new()
+    });
+    let mut builder = OperatorBuilder::new(step.to_owned(), graph.scope);
+    let activator = graph.scope.activator_for(builder.operator_info().address);
+    let (items, stream) = builder.new_output();
+    let mut items = OutputBuilder::<Time, CapacityContainerBuilder<Vec<S::Item>>>::from(items);
+    let (changes, changes_stream) = builder.new_output();
+    let mut changes = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Change>>>::from(changes);
+    let (_done, done_signal) = builder.new_output::<Vec<()>>();
+    let mut driver = Driver {
+        step: step.to_owned(),
+        index,
+        worker: graph.worker,
+        shared: graph.shared.clone(),
+        readers,
+        next: 0,
+        time: Time::start_of(graph.shared.first),
+        phase: Phase::Reading,
+        in_flight: InFlight::new(graph.processed.clone(), graph.shared.clone()),
+        batch: Vec::new(),
+        changes: Vec::new(),
+    };
+    builder.build(move |capabilities| {
+        let mut held: Vec<Capability<Time>> = capabilities;
+        for capability in &mut held {
+            capability.downgrade(&driver.time);
+        }
+        move |_frontiers| {
+            if held.is_empty() {
+                return;
+            }
+            let at = driver.time;
+            let turn = catch_unwind(AssertUnwindSafe(|| driver.turn()));
+            let turn = turn.unwrap_or_else(|payload| {
+                report(&driver.shared, &driver.step, driver.worker, at.epoch(), None, payload.as_ref());
+                Turn::Hold
+            });
+            if !driver.batch.is_empty() {
+                items.activate().session(&held[0]).give_container(&mut driver.batch);
+                driver.batch.clear();
+            }
+            if !driver.changes.is_empty() {
+                changes.activate().session(&held[1]).give_iterator(driver.changes.drain(..));
+            }
+            match turn {
+                // The capabilities stay where they are: their epoch never commits.
+                Turn::Hold => {}
+                Turn::End => held.clear(),
+                Turn::Again | Turn::Later(_) => {
+                    for capability in &mut held {
+                        capability.downgrade(&driver.time);
+                    }
+                    match turn {
+                        Turn::Later(wait) => activator.activate_after(wait),
+                        _ => activator.activate(),
+                    }
+                }
+            }
+        }
+    });
+    let mut declared = graph.declared.borrow_mut();
+    declared.changes.push(changes_stream);
+    declared.ends.push(done_signal);
+    drop(declared);
+    Stream::new(stream, graph.clone())
+}
+
+/// Opens the partitions of this worker: every `workers`-th of the list.
+fn open<S: Source>(graph: &Rc<Graph<'_>>, step: &str, source: &S) -> Result<Vec<Reader<S::Partition>>, RunError> {
+    let options = ReadOptions {
+        line_bytes_max: graph.settings.line_bytes_max,
+        accept_new_input: graph.settings.accept_new_input,
+        recoverable: graph.shared.recovery,
+    };
+    let refused = |error| RunError::Source { step: step.to_owned(), error, kept: graph.shared.kept() };
+    let schema = |key: &str, reason: crate::data::StepError| RunError::Schema {
+        step: step.to_owned(),
+        what: "position",
+        key: key.to_owned(),
+        expected: std::any::type_name::<<S::Partition as Partition>::Position>(),
+        reason: reason.to_string(),
+    };
+    let names = {
+        let mut listings = lock(&graph.listings);
+        match listings.get(step) {
+            Some(Some(names)) => names.clone(),
+            // The worker that tried to list tells why; the others only stop.
+            Some(None) => return Ok(Vec::new()),
+            None => {
+                let listed = source.partitions(&options);
+                listings.insert(step.to_owned(), listed.as_ref().ok().cloned());
+                listed.map_err(&refused)?
+            }
+        }
+    };
+    let mut stored = std::collections::BTreeMap::new();
+    for (key, value) in graph.positions.of(step) {
+        let name: String = decode(key).map_err(|e| schema("?", e))?;
+        let row: Stored<<S::Partition as Partition>::Position> = decode(value).map_err(|e| schema(&name, e))?;
+        stored.insert(name, row);
+    }
+    if graph.worker == 0 {
+        graph.shared.totals.skipped.fetch_add(stored.values().map(|row| row.skipped).sum(), Relaxed);
+        let lost = stored.iter().find(|(name, _)| !names.contains(name));
+        if let (Some((name, row)), false) = (lost, options.accept_new_input) {
+            let place = Place { line: row.line, offset: row.offset };
+            return Err(refused(SourceError::Lost { name: name.clone(), place }));
+        }
+    }
+    let mut readers = Vec::new();
+    for name in names.into_iter().skip(graph.worker).step_by(graph.workers) {
+        let row = stored.remove(&name);
+        let skipped = row.as_ref().map_or(0, |row| row.skipped);
+        let at = row.map(|row| At { epoch: graph.positions.epoch, position: row.position });
+        let partition = source.open(&name, at, &options).map_err(&refused)?;
+        let mut key = Vec::new();
+        encode_key(&name, &mut key).expect("a string can be encoded");
+        readers.push(Reader { name, key, partition, skipped, moved_from: None, ended: false });
+    }
+    Ok(readers)
+}
+
+enum Phase {
+    Reading,
+    /// A partition of this source failed: its epoch is held for good.
+    Failed,
+}
+
+/// What the operator does after a turn.
+enum Turn {
+    Again,
+    Later(Duration),
+    Hold,
+    End,
+}
+
+struct Driver<P: Partition> {
+    step: String,
+    index: StepIndex,
+    worker: usize,
+    shared: Arc<Shared>,
+    readers: Vec<Reader<P>>,
+    next: usize,
+    time: Time,
+    phase: Phase,
+    in_flight: InFlight,
+    batch: Vec<P::Item>,
+    changes: Vec<Change>,
+}
+
+impl<P: Partition> Driver<P> {
+    /// One step: at most one batch of one partition, and at most one epoch closed.
+    fn turn(&mut self) -> Turn {
+        if let Phase::Failed = self.phase {
+            return Turn::Hold;
+        }
+        if let Some(failed) = self.shared.failed() {
+            // Everything before the failed epoch must commit; what is open at or after it will not.
+            if self.time.epoch() < failed {
+                return self.close_then_end();
+            }
+            self.note_ranges();
+            return Turn::End;
+        }
+        if self.shared.is_stopping() || self.readers.iter().all(|reader| reader.ended) {
+            return self.close_then_end();
+        }
+        self.shared.clock.tick(self.shared.committed());
+        if self.shared.clock.epoch() > self.time.epoch() {
+            return self.close(Turn::Again);
+        }
+        let Some(records) = self.in_flight.allowance(self.time.epoch()) else {
+            return Turn::Later(WAIT);
+        };
+        self.read(records)
+    }
+
+    /// Reads up to `records` from the next partition that has some.
+    fn read(&mut self, records: usize) -> Turn {
+        let at = self.next;
+        let Some(index) =
+            (0..self.readers.len()).map(|i| (at + i) % self.readers.len()).find(|i| !self.readers[*i].ended)
+        else {
+            return Turn::Again;
+        };
+        self.next = index + 1;
+        let reader = &mut self.readers[index];
+        let from = reader.partition.place();
+        let mut skipped = 0;
+        let polled = loop {
+            match reader.partition.poll(&mut self.batch, records.saturating_sub(skipped)) {
+                Polled::Bad(record) if self.shared.on_error == OnError::Skip => {
+                    log_skip(&self.shared, &self.step, &record);
+                    reader.partition.skip();
+                    skipped += 1;
+                    if skipped + self.batch.len() >= records {
+                        break Polled::More;
+                    }
+                }
+                polled => break polled,
+            }
+        };
+        reader.skipped += skipped as u64;
+        let moved = skipped > 0 || from != reader.partition.place();
+        let mut turn = Turn::Again;
+        match polled {
+            Polled::More => {}
+            Polled::Idle if !moved => turn = Turn::Later(IDLE),
+            Polled::Idle => {}
+            Polled::End => reader.ended = true,
+            // First what stands before it; the next poll answers the same.
+            Polled::Bad(_) | Polled::Failed(_) if moved => {}
+            Polled::Bad(record) => {
+                return self.fail(Cause::BadRecord { step: self.step.clone(), record });
+            }
+            Polled::Failed(error) => {
+                return self.fail(Cause::Source { step: self.step.clone(), error });
+            }
+        }
+        if moved {
+            let reader = &mut self.readers[index];
+            reader.moved_from.get_or_insert(from);
+            self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
+            self.shared.clock.touch();
+            return self.mint(turn);
+        }
+        turn
+    }
+
+    /// The batch has its time; the next one gets a new tick, or a new epoch.
+    fn mint(&mut self, turn: Turn) -> Turn {
+        if !self.batch.is_empty() {
+            self.in_flight.push(self.time, self.batch.len(), now());
+        }
+        match self.time.next_tick() {
+            Some(next) if !self.shared.clock.is_per_record() => {
+                self.time = next;
+                turn
+            }
+            _ => self.close(turn),
+        }
+    }
+
+    /// Closes the epoch right before what cannot be read, and holds the next one for good.
+    fn fail(&mut self, cause: Cause) -> Turn {
+        if self.readers.iter().any(|reader| reader.moved_from.is_some()) {
+            // What is bad is polled again and found at the start of the new epoch.
+            return self.close(Turn::Again);
+        }
+        self.phase = Phase::Failed;
+        self.shared.fail(self.time.epoch(), cause);
+        Turn::Hold
+    }
+
+    fn close_then_end(&mut self) -> Turn {
+        self.close(Turn::End)
+    }
+
+    /// Sends the positions as rows of the open epoch and moves to the next one.
+    fn close(&mut self, turn: Turn) -> Turn {
+        let epoch = self.time.epoch();
+        self.note_ranges();
+        for reader in &mut self.readers {
+            if reader.moved_from.take().is_none() || !self.shared.recovery {
+                continue;
+            }
+            let place = reader.partition.place();
+            let position = match reader.partition.position() {
+                Ok(position) => position,
+                Err(error) => {
+                    // Without its position the epoch cannot commit.
+                    self.phase = Phase::Failed;
+                    self.shared.fail(epoch, Cause::Source { step: self.step.clone(), error });
+                    return Turn::Hold;
+                }
+            };
+            let row = Stored { position, skipped: reader.skipped, line: place.line, offset: place.offset };
+            let mut value = Vec::new();
+            if let Err(error) = encode_value(&row, &mut value) {
+                self.phase = Phase::Failed;
+                let error = SourceError::Unfit(format!("the position of {} cannot be stored: {error}", reader.name));
+                self.shared.fail(epoch, Cause::Source { step: self.step.clone(), error });
+                return Turn::Hold;
+            }
+            self.changes.push(Change { step: self.index, key: reader.key.clone(), value });
+        }
+        self.time = Time::start_of(epoch.next().max(self.shared.clock.epoch()));
+        self.shared.clock.reach(self.time.epoch());
+        turn
+    }
+
+    /// Tells which input went into the open epoch, should it fail.
+    fn note_ranges(&self) {
+        for reader in &self.readers {
+            if let Some(from) = reader.moved_from {
+                let (partition, to) = (reader.name.clone(), Some(reader.partition.place()));
+                self.shared.add_range(self.time.epoch(), SourceRange { partition, from, to });
+            }
+        }
+    }
+}
+
+/// Counts and logs a bad record that is stepped over: the first few in full, then powers of two only.
+fn log_skip(shared: &Shared, step: &str, record: &BadRecord) {
+    let total = shared.totals.skipped.fetch_add(1, Relaxed) + 1;
+    if total <= 5 || total.is_power_of_two() {
+        tracing::warn!(step, skipped = total, "bad record skipped: {record}");
+    }
+}

@@ -1,0 +1,102 @@
+//! How much a source may have on its way.
+//!
+//! A source may have a few ticks in flight: batches that the flow has not worked off. How large a
+//! tick may be follows how long the last ones took, so that a fast flow gets large batches and a
+//! slow sink never has more than a moment's work queued before it, whatever the epoch interval is.
+
+use crate::clock::now;
+use crate::shared::Shared;
+use crate::time::Time;
+use highwater_store::Epoch;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use timely::dataflow::operators::probe::Handle as ProbeHandle;
+
+/// Ticks of one source that may be in flight.
+const TICKS_MAX: usize = 8;
+/// The same where every record is an epoch of its own.
+const TICKS_MAX_PER_RECORD: usize = 1024;
+/// Epochs that may be open behind a source, committed last to open now.
+const EPOCHS_MAX: u64 = 1024;
+/// Records in a tick.
+const RECORDS_MAX: usize = 2048;
+/// A tick that took less lets the next ones grow.
+const QUICK: Duration = Duration::from_millis(20);
+/// A tick that took longer makes the next ones shrink.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// The ticks of one source that are on their way.
+pub(super) struct InFlight {
+    ticks: VecDeque<(Time, Instant, usize)>,
+    records: usize,
+    processed: ProbeHandle<Time>,
+    shared: Arc<Shared>,
+}
+
+impl InFlight {
+    pub(super) fn new(processed: ProbeHandle<Time>, shared: Arc<Shared>) -> Self {
+        InFlight { ticks: VecDeque::new(), records: 1, processed, shared }
+    }
+
+    /// A batch of `records` was sent at `time`.
+    pub(super) fn push(&mut self, time: Time, records: usize, at: Instant) {
+        self.ticks.push_back((time, at, records));
+    }
+
+    /// How many records may be read now; `None` if too much is on its way.
+    pub(super) fn allowance(&mut self, epoch: Epoch) -> Option<usize> {
+        if let Some((first, _, _)) = self.ticks.front()
+            && !self.processed.less_equal(first)
+        {
+            let at = now();
+            while let Some((time, sent, records)) = self.ticks.front() {
+                if self.processed.less_equal(time) {
+                    break;
+                }
+                self.records = resized(self.records, *records, at.duration_since(*sent));
+                self.shared.note_latency(at.duration_since(*sent));
+                self.ticks.pop_front();
+            }
+        }
+        if epoch.0.saturating_sub(self.shared.committed().0) > EPOCHS_MAX {
+            return None;
+        }
+        if self.shared.clock.is_per_record() {
+            return (self.ticks.len() < TICKS_MAX_PER_RECORD).then_some(1);
+        }
+        (self.ticks.len() < TICKS_MAX).then_some(self.records)
+    }
+}
+
+/// The size of the next tick, after one of `records` took so long.
+fn resized(size: usize, records: usize, took: Duration) -> usize {
+    if took > SLOW {
+        // Shrink from what was sent: several slow ticks of one size count once.
+        size.min((records / 2).max(1))
+    } else if took < QUICK && records * 2 >= size {
+        (size * 2).min(RECORDS_MAX)
+    } else {
+        size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_grow_while_they_are_quick_and_shrink_when_they_are_slow() {
+        let mut size = 1;
+        for _ in 0..20 {
+            size = resized(size, size, Duration::from_millis(1));
+        }
+        assert_eq!(size, RECORDS_MAX);
+        for _ in 0..8 {
+            // Eight ticks of the same size were in flight: one step down, not eight.
+            size = resized(size, RECORDS_MAX, Duration::from_secs(1));
+        }
+        assert_eq!(size, RECORDS_MAX / 2);
+        assert_eq!(resized(1, 1, Duration::from_secs(9)), 1);
+    }
+}

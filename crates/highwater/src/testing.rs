@@ -1,0 +1,36 @@
+//! Runs flows on lists, in tests: no files, no store, no threads to think of.
+
+use crate::data::Data;
+use crate::flow::Flow;
+use crate::run::{Config, run as run_flow};
+use crate::stream::Stream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Runs a flow on one worker, without recovery, and answers what the stream that it returns had.
+///
+/// # Panics
+/// With the error, if the run fails.
+///
+/// # Example
+/// ```
+/// use highwater::prelude::*;
+/// assert_eq!(highwater::testing::run(|flow| flow.source("in", list([1, 2])).map(|n| n + 1)), [2, 3]);
+/// ```
+pub fn run<T, B>(build: B) -> Vec<T>
+where
+    T: Data,
+    B: for<'s> Fn(&Flow<'s>) -> Stream<'s, T> + Send + Sync + 'static,
+{
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let capture = seen.clone();
+    let flow = move |flow: &Flow<'_>, _: &()| {
+        let capture = capture.clone();
+        let _ =
+            build(flow).inspect(move |item| capture.lock().unwrap_or_else(PoisonError::into_inner).push(item.clone()));
+    };
+    if let Err(error) = run_flow(Config::new("test"), (), flow) {
+        panic!("{error}");
+    }
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *seen)
+}
