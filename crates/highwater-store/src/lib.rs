@@ -20,20 +20,25 @@ pub use store::{Row, StepInfo, Store};
 mod ack;
 mod chunk;
 mod commit;
+mod disk;
 mod error;
 #[doc(hidden)]
 pub mod fail;
 mod gc;
 mod ids;
 mod index;
+mod lock;
 mod manifest;
 mod media;
 mod memory;
 mod options;
+#[cfg(test)]
+mod protocol;
 mod restore;
 mod rows;
 mod rules;
 mod shard;
+mod sled;
 mod start;
 mod store;
 mod units;

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const MANIFEST: &str = "manifest";
 /// The format that is written, and the newest that is read.
 pub(crate) const FORMAT: u32 = 1;
-const MAGIC: &str = "highwater-store";
+/// What its first line begins with.
+pub(crate) const MAGIC: &str = "highwater-store";
 
 /// A step of the flow as the store knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -53,7 +53,8 @@ pub(crate) type Visit<'v> = dyn FnMut(u64, &[u8]) -> ControlFlow<()> + 'v;
 
 /// An ordered log of values of at most 4096 bytes under ascending numbers.
 ///
-/// Appends and removals become durable in order: after a power loss a prefix of them is there, all synced ones among it.
+/// After a power loss all synced appends and removals are there. Of the others, appends may be lost from the end, and
+/// removals from the end, each on its own: a removal can be there without an append that was made before it.
 pub(crate) trait Log: Send {
     /// Adds a value under a number greater than all before.
     fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()>;

@@ -49,9 +49,14 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// Makes the first `count` unsynced changes durable.
-    fn settle(&mut self, count: usize) {
-        for (seq, value) in self.unsynced.drain(..count) {
+    /// Makes the unsynced changes durable: the first of the appends, and the first of the removals, as many as given.
+    fn settle(&mut self, mut appends: usize, mut removals: usize) {
+        for (seq, value) in self.unsynced.drain(..) {
+            let left = if value.is_some() { &mut appends } else { &mut removals };
+            if *left == 0 {
+                continue;
+            }
+            *left -= 1;
             match value {
                 Some(value) => self.durable.insert(seq, value),
                 None => self.durable.remove(&seq),
@@ -102,9 +107,10 @@ impl MemoryDisk {
                 }
                 Node::Log(log) => {
                     let mut log = locked(log);
-                    let count = draw(log.unsynced.len() + 1);
-                    log.settle(count);
-                    log.unsynced.clear();
+                    let appends = log.unsynced.iter().filter(|(_, value)| value.is_some()).count();
+                    let removals = log.unsynced.len() - appends;
+                    let (appends, removals) = (draw(appends + 1), draw(removals + 1));
+                    log.settle(appends, removals);
                     log.visible = log.durable.clone();
                 }
             }
@@ -228,6 +234,9 @@ impl Media for MemoryDisk {
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
+        if self.node(&format!("{dir}/")).is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{dir} is there")));
+        }
         locked(&self.tree).visible.insert(format!("{dir}/"), Node::Dir);
         Ok(())
     }
@@ -240,9 +249,7 @@ impl Media for MemoryDisk {
 
     fn settle_log(&self, dir: &str) -> io::Result<()> {
         let log = self.log(dir)?;
-        let mut log = locked(&log);
-        let all = log.unsynced.len();
-        log.settle(all);
+        locked(&log).settle(usize::MAX, usize::MAX);
         Ok(())
     }
 
@@ -276,9 +283,7 @@ impl Log for MemoryLog {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut log = locked(&self.0);
-        let all = log.unsynced.len();
-        log.settle(all);
+        locked(&self.0).settle(usize::MAX, usize::MAX);
         Ok(())
     }
 

@@ -51,22 +51,22 @@ mod switched {
     use super::Rule;
     use std::cell::Cell;
 
-    thread_local!(static OFF: Cell<Option<Rule>> = const { Cell::new(None) });
+    thread_local!(static OFF: Cell<u32> = const { Cell::new(0) });
 
     /// Whether the rule holds on this thread.
     pub(crate) fn on(rule: Rule) -> bool {
-        OFF.get() != Some(rule)
+        OFF.get() & (1 << rule as u32) == 0
     }
 
-    /// Runs `story` with one rule switched off.
-    pub(crate) fn without<T>(rule: Rule, story: impl FnOnce() -> T) -> T {
+    /// Runs `story` with these rules switched off.
+    pub(crate) fn without<T>(rules: &[Rule], story: impl FnOnce() -> T) -> T {
         struct Back;
         impl Drop for Back {
             fn drop(&mut self) {
-                OFF.set(None);
+                OFF.set(0);
             }
         }
-        OFF.set(Some(rule));
+        OFF.set(rules.iter().fold(0, |off, rule| off | 1 << *rule as u32));
         let _back = Back;
         story()
     }

@@ -21,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 
 /// A full commit record is written at least every so many commit records, and bytes.
-const FULL_RECORDS: u64 = 1000;
+const FULL_RECORDS: u64 = if cfg!(test) { 20 } else { 1000 };
 const FULL_BYTES: u64 = 64 << 20;
 
 /// One shard of a store, to be owned by one writer.
@@ -149,8 +149,14 @@ impl Shard {
         resume: Epoch,
     ) -> Result<Shard, StoreError> {
         let made = (|| {
-            media.create_dir(&place.dir)?;
-            let log = media.create_log(&place.log_dir())?;
+            let dir = place.log_dir();
+            let left_over = !on(Rule::FreshGeneration) && media.list(&place.dir)?.iter().any(|name| name == "log");
+            let log = if left_over {
+                media.open_log(&dir)?
+            } else {
+                media.create_dir(&place.dir)?;
+                media.create_log(&dir)?
+            };
             let first = Acknowledged { execution, epoch: Epoch(0), last_seq: 0 };
             Ok((log, AckFile::create(&*media, &place.dir, place.salt, first)?))
         })();

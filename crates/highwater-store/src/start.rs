@@ -187,15 +187,22 @@ fn rescale(
     resume: Epoch,
 ) -> Result<(Vec<Shard>, Vec<String>), StoreError> {
     let old = manifest.generation;
-    let next = manifest.prepared.unwrap_or_default().max(old).0.checked_add(1);
+    let prepared = manifest.prepared.filter(|_| on(Rule::FreshGeneration)).unwrap_or_default();
+    let next = prepared.max(old).0.checked_add(1);
     let next = Generation(next.expect("a store is not rescaled 2^64 times"));
     tracing::debug!(from = manifest.shards, to = count, "rescale begin");
     // Prepared: the old generation still counts, with its shards, lineage and steps.
     Manifest { prepared: Some(next), ..before.clone() }.write(&**media)?;
     fail::point("rescale-prepared");
-    remove(&**media, &left_overs(&**media, old)?)?;
+    if on(Rule::FreshGeneration) {
+        remove(&**media, &left_overs(&**media, old)?)?;
+    }
     let dir = generation_dir(next);
-    media.create_dir(&dir).map_err(|source| StoreError::out_of(&**media, &dir, "making", Some(resume), source))?;
+    let left_over = !on(Rule::FreshGeneration) && left_overs(&**media, old)?.contains(&dir);
+    if !left_over {
+        let made = media.create_dir(&dir);
+        made.map_err(|source| StoreError::out_of(&**media, &dir, "making", Some(resume), source))?;
+    }
     let create = |index| {
         let salt = salt(manifest.id, next, index, count);
         let key_groups = manifest.key_groups;
@@ -232,6 +239,9 @@ fn rescale(
     manifest.lineage = Lineage::new(manifest.execution, resume);
     manifest.prepared = None;
     drop(opened);
+    if !on(Rule::DeleteLate) {
+        remove(&**media, &left_overs(&**media, next)?)?;
+    }
     manifest.write(&**media)?;
     fail::point("rescale-active");
     tracing::debug!(generation = next.0, "rescale end");

@@ -4,6 +4,7 @@
 //! directories of other things. Only [`Store::start`] changes anything.
 
 use crate::ack::AckFile;
+use crate::disk::DirDisk;
 use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
 use crate::index::Index;
@@ -72,6 +73,10 @@ impl Store {
         let root = media.path("");
         if !options.key_groups.is_power_of_two() {
             let what = format!("{} key groups are not a power of two", options.key_groups);
+            return Err(StoreError::BadOption { path: root, what });
+        }
+        if options.dir.is_some() && options.backend == Backend::Memory {
+            let what = "a store in memory has no directory; leave out the directory, or use --store sled".to_owned();
             return Err(StoreError::BadOption { path: root, what });
         }
         let lock = media.lock()?;
@@ -267,6 +272,9 @@ impl OpenOptions {
     }
 
     fn media(&self) -> Arc<dyn Media> {
-        Arc::new(self.memory.clone())
+        match &self.dir {
+            Some(dir) => Arc::new(DirDisk::new(dir.clone(), self.backend)),
+            None => Arc::new(self.memory.clone()),
+        }
     }
 }

@@ -52,7 +52,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// Runs a story on each backend.
 fn on_each(story: impl Fn(OpenOptions)) {
-    for backend in [Backend::Memory] {
+    for backend in [Backend::Memory, Backend::Sled] {
         let dir = tempfile::tempdir().unwrap();
         let mut options = OpenOptions::new("story");
         options.backend = backend;

@@ -1,0 +1,140 @@
+//! A directory of a file system as the medium of a store.
+//!
+//! Directories are 0700 and files 0600, whatever the umask. Nothing is durable before its sync, and a name not before
+//! the sync of its directory; nothing here syncs on its own.
+
+use crate::error::StoreError;
+use crate::lock;
+use crate::media::{Lock, Log, Media};
+use crate::options::Backend;
+use crate::sled::SledLog;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The most that is read of a file at once; manifests are far smaller.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// A directory, and what keeps the logs in it.
+#[derive(Debug)]
+pub(crate) struct DirDisk {
+    root: PathBuf,
+    backend: Backend,
+}
+
+impl DirDisk {
+    pub(crate) fn new(root: PathBuf, backend: Backend) -> DirDisk {
+        DirDisk { root, backend }
+    }
+}
+
+impl Media for DirDisk {
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.root.clone() } else { self.root.join(name) }
+    }
+
+    fn free_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.root).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn lock(&self) -> Result<Lock, StoreError> {
+        Ok(Box::new(lock::take(&self.root)?))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.path(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let mut names = entries.map(name).collect::<io::Result<Vec<String>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+        let file = match File::open(self.path(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn write(&self, file: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(self.path(file))?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(bytes)
+    }
+
+    fn write_at(&self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        File::options().write(true).open(self.path(file))?.write_all_at(bytes, offset)
+    }
+
+    fn sync_file(&self, file: &str) -> io::Result<()> {
+        File::open(self.path(file))?.sync_all()
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        File::open(self.path(dir))?.sync_all()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        create_private_dir(&self.path(dir))
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        match fs::remove_dir_all(self.path(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn settle_log(&self, dir: &str) -> io::Result<()> {
+        settle(&self.path(dir))
+    }
+
+    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+        let path = self.path(dir);
+        match self.backend {
+            Backend::Sled => Ok(Box::new(SledLog::create(&path)?)),
+            Backend::Memory => Err(io::Error::new(io::ErrorKind::Unsupported, "memory does not lie in a directory")),
+        }
+    }
+
+    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+        match self.backend {
+            Backend::Sled => Ok(Box::new(SledLog::open(&self.path(dir))?)),
+            Backend::Memory => Err(io::Error::new(io::ErrorKind::Unsupported, "memory does not lie in a directory")),
+        }
+    }
+}
+
+/// Makes a directory for its owner alone.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+}
+
+/// Syncs all files below a directory, the directory too, and drops their cached pages: after a sync that failed, the
+/// cache shows bytes that no disk has.
+pub(crate) fn settle(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            settle(&entry.path())?;
+        } else {
+            let file = File::open(entry.path())?;
+            file.sync_all()?;
+            #[cfg(target_os = "linux")]
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    File::open(dir)?.sync_all()
+}

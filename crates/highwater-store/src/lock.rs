@@ -1,0 +1,145 @@
+//! Takes a directory for one run: a lock file that is locked by the system, never unlinked, and tells who holds it.
+//!
+//! The lock goes with the process, however it ends, so that a kill leaves no obstacle. Refuses a directory that has
+//! anything in it that is not a store's, before a single file is made there.
+
+use crate::error::StoreError;
+use crate::manifest::{MAGIC, MANIFEST, generation_of};
+use rustix::fs::OFlags;
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Name of the lock file.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// Takes the store in `root`, making the directory if it is not there.
+pub(crate) fn take(root: &Path) -> Result<File, StoreError> {
+    let fail = |doing| StoreError::io(root, doing);
+    match fs::symlink_metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(root).map_err(fail("making"))?,
+        Err(error) => return Err(fail("looking at")(error)),
+        Ok(found) if found.is_symlink() && found.uid() != rustix::process::geteuid().as_raw() => {
+            let what = "it is a link that belongs to somebody else".to_owned();
+            return Err(StoreError::BadOption { path: root.into(), what });
+        }
+        Ok(_) if !root.is_dir() => {
+            return Err(StoreError::BadOption { path: root.into(), what: "it is not a directory".to_owned() });
+        }
+        Ok(_) => check_is_ours(root)?,
+    }
+    let path = root.join(LOCK);
+    loop {
+        let mut options = File::options();
+        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("open flags are ints");
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow);
+        let mut file = options.open(&path).map_err(StoreError::io(&path, "opening"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(held(root, &mut file)),
+            Err(TryLockError::Error(error)) => return Err(StoreError::io(&path, "locking")(error)),
+        }
+        // Whoever unlinked the file that was locked here left another one for others to lock.
+        let same = fs::metadata(&path).and_then(|there| Ok(there.ino() == file.metadata()?.ino()));
+        if same.unwrap_or(false) {
+            write_holder(&mut file).map_err(StoreError::io(&path, "writing"))?;
+            return Ok(file);
+        }
+    }
+}
+
+/// Makes the directory, for its owner alone whatever the umask, and makes its name durable.
+fn make(root: &Path) -> io::Result<()> {
+    let parent = match root.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent)?;
+    DirBuilder::new().mode(0o700).create(root)?;
+    fs::set_permissions(root, Permissions::from_mode(0o700))?;
+    File::open(parent)?.sync_all()
+}
+
+/// A directory with other things in it is no store, unless it has the manifest of one.
+fn check_is_ours(root: &Path) -> Result<(), StoreError> {
+    let mut stranger = None;
+    for entry in fs::read_dir(root).map_err(StoreError::io(root, "listing"))? {
+        let name = entry.map_err(StoreError::io(root, "listing"))?.file_name().to_string_lossy().into_owned();
+        let known = name == LOCK || name == MANIFEST || name == format!("{MANIFEST}.tmp");
+        if !known && generation_of(&name).is_none() {
+            stranger = Some(name);
+        }
+    }
+    let starts = |name: &str, with: &str| {
+        let mut start = Vec::new();
+        let read = File::open(root.join(name)).and_then(|file| file.take(with.len() as u64).read_to_end(&mut start));
+        read.is_ok() && start == with.as_bytes()
+    };
+    let lock_is_ours = match fs::metadata(root.join(LOCK)) {
+        // Empty: its maker was killed before it wrote.
+        Ok(lock) => lock.len() == 0 || starts(LOCK, MAGIC),
+        Err(_) => !root.join(MANIFEST).exists(),
+    };
+    let stranger = stranger.or_else(|| (!lock_is_ours).then(|| LOCK.to_owned()));
+    match stranger {
+        Some(found) if !starts(MANIFEST, MAGIC) => Err(StoreError::NotAStore { path: root.into(), found }),
+        _ => Ok(()),
+    }
+}
+
+fn write_holder(file: &mut File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.set_len(0)?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let since = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    write!(file, "{MAGIC}\n{}\n{host}\n{since}\n", std::process::id())
+}
+
+fn held(root: &Path, file: &mut File) -> StoreError {
+    let mut text = String::new();
+    // What the holder wrote is only for the message; if it cannot be read the store is held all the same.
+    let _ = file.take(999).read_to_string(&mut text);
+    let mut lines = text.lines().skip(1).map(|line| line.escape_debug().to_string());
+    let pid = lines.next().and_then(|pid| pid.parse().ok()).unwrap_or_default();
+    let mut or_unknown = || lines.next().unwrap_or_else(|| "(unknown)".to_owned());
+    StoreError::Locked { path: root.into(), pid, host: or_unknown(), since: or_unknown() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second to come is told who holds it; what a killed run left is no obstacle; a link is not followed.
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("a/store");
+        let first = take(&root).unwrap();
+        assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(root.join(LOCK)).unwrap().mode() & 0o777, 0o600);
+        let StoreError::Locked { pid, since, .. } = take(&root).unwrap_err() else { panic!() };
+        assert_eq!((pid, since.len()), (std::process::id(), 20));
+        drop(first);
+        drop(take(&root).unwrap());
+        fs::remove_file(root.join(LOCK)).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", root.join(LOCK)).unwrap();
+        assert!(take(&root).is_err());
+    }
+
+    /// Directories of other things are left as they are.
+    #[test]
+    fn other_directories_are_not_touched() {
+        for (name, text) in [("notes.txt", "mine"), ("LOCK", "12\n"), ("manifest", "{}")] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), text).unwrap();
+            let refused = take(dir.path()).unwrap_err();
+            assert!(matches!(refused, StoreError::NotAStore { .. }), "{name}: {refused}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "mine").unwrap();
+        assert!(matches!(take(&file), Err(StoreError::BadOption { .. })));
+    }
+}

@@ -1,0 +1,197 @@
+//! Test beds: media that can stop at any step, as a kill does, and then lose what was not synced.
+
+use crate::error::StoreError;
+use crate::media::{Lock, Log, Media, Visit};
+use crate::memory::MemoryDisk;
+use crate::protocol::shadow::ShadowDisk;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Numbers from a seed; the same seed gives the same run.
+#[derive(Clone, Debug)]
+pub(super) struct Draw(u64);
+
+impl Draw {
+    pub(super) fn new(seed: u64) -> Draw {
+        Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D)
+    }
+
+    /// A number below `n`.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+/// A disk that can lose power.
+pub(super) trait Powered: Media {
+    fn lose_power(&self, draw: &mut Draw);
+}
+
+impl Powered for MemoryDisk {
+    fn lose_power(&self, draw: &mut Draw) {
+        MemoryDisk::lose_power(self, &mut |n| draw.below(n));
+    }
+}
+
+/// Which disk a story is told on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    Memory,
+    Sled,
+}
+
+/// A disk with a counter of steps that change or sync something; at a chosen one the process "dies".
+#[derive(Clone)]
+pub(super) struct Bed {
+    disk: Arc<dyn Powered>,
+    steps: Arc<Steps>,
+}
+
+struct Steps {
+    left: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl Steps {
+    fn step(&self) -> io::Result<()> {
+        let left = self.left.load(Relaxed);
+        if left == 0 {
+            return Err(io::Error::other("the process is dead"));
+        }
+        self.left.store(left - 1, Relaxed);
+        self.taken.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+impl Bed {
+    pub(super) fn new(on: On) -> Bed {
+        let disk: Arc<dyn Powered> = match on {
+            On::Memory => Arc::new(MemoryDisk::new()),
+            On::Sled => Arc::new(ShadowDisk::new()),
+        };
+        Bed { disk, steps: Arc::new(Steps { left: AtomicU64::new(u64::MAX), taken: AtomicU64::new(0) }) }
+    }
+
+    /// The process dies before the step after the next `steps` ones.
+    pub(super) fn die_after(&self, steps: u64) {
+        self.steps.left.store(steps, Relaxed);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.steps.left.load(Relaxed) == 0
+    }
+
+    /// Steps taken in all.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.taken.load(Relaxed)
+    }
+
+    /// A new process may begin.
+    pub(super) fn revive(&self) {
+        self.die_after(u64::MAX);
+    }
+
+    pub(super) fn lose_power(&self, draw: &mut Draw) {
+        self.disk.lose_power(draw);
+    }
+
+    pub(super) fn media(&self) -> Arc<dyn Media> {
+        Arc::new(self.clone())
+    }
+
+    /// The backend of a shard loses its last chunks without a word.
+    pub(super) fn roll_back(&self, dir: &str, chunks: usize) {
+        // A left-over of a rescale may have lost its log already.
+        let Ok(mut log) = self.disk.open_log(dir) else { return };
+        let mut seqs = Vec::new();
+        log.scan(0, &mut |seq, _| {
+            seqs.push(seq);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        // Never all of it: an empty log is noticed in any case.
+        for seq in seqs.iter().skip(1).rev().take(chunks) {
+            log.remove(*seq).unwrap();
+        }
+        log.sync().unwrap();
+    }
+}
+
+impl Media for Bed {
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.path(name)
+    }
+    fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes()
+    }
+    fn lock(&self) -> Result<Lock, StoreError> {
+        self.disk.lock()
+    }
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+    fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+        self.disk.read(file)
+    }
+    fn write(&self, file: &str, bytes: &[u8]) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.write(file, bytes))
+    }
+    fn write_at(&self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.write_at(file, offset, bytes))
+    }
+    fn sync_file(&self, file: &str) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.sync_file(file))
+    }
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.sync_dir(dir))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.rename(from, to))
+    }
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.create_dir(dir))
+    }
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.remove_dir(dir))
+    }
+    fn settle_log(&self, dir: &str) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.disk.settle_log(dir))
+    }
+    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+        self.steps.step()?;
+        Ok(Box::new(MortalLog { log: self.disk.create_log(dir)?, steps: Arc::clone(&self.steps) }))
+    }
+    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+        Ok(Box::new(MortalLog { log: self.disk.open_log(dir)?, steps: Arc::clone(&self.steps) }))
+    }
+}
+
+struct MortalLog {
+    log: Box<dyn Log>,
+    steps: Arc<Steps>,
+}
+
+impl Log for MortalLog {
+    fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.log.append(seq, value))
+    }
+    fn remove(&mut self, seq: u64) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.log.remove(seq))
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.log.sync())
+    }
+    fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
+        self.log.scan(from, visit)
+    }
+    fn file_bytes(&self) -> u64 {
+        self.log.file_bytes()
+    }
+}

@@ -1,0 +1,157 @@
+//! Long seeded runs: random steps, random deaths, power losses, other numbers of shards; and each rule off in turn.
+
+use super::bed::{Bed, On};
+use super::model::{Broken, Careless, World};
+use crate::error::StoreError;
+use crate::rules::{Rule, without};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What may happen in a run.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    on: On,
+    crashes: usize,
+    shards_max: usize,
+    careless: Careless,
+    /// A backend loses its last chunks in silence; the store must refuse.
+    rollback: bool,
+}
+
+const FAIR: Weather = Weather { on: On::Memory, crashes: 6, shards_max: 4, careless: Careless::No, rollback: false };
+
+/// `HIGHWATER_LONG=10` makes ten times as many runs.
+fn rounds(usual: u64) -> u64 {
+    usual * std::env::var("HIGHWATER_LONG").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+fn run(weather: Weather, seed: u64) -> Result<(), Broken> {
+    let mut world = World::new(Bed::new(weather.on), seed);
+    world.careless = weather.careless;
+    let mut shards = 1 + world.draw.below(weather.shards_max);
+    for crash in 0..weather.crashes {
+        if world.draw.below(3) == 0 {
+            shards = 1 + world.draw.below(weather.shards_max);
+        }
+        // Half of the deaths come at a step of the store, of these a third while it starts.
+        if world.draw.below(2) == 0 {
+            let horizon = [30, 150, 600][world.draw.below(3)];
+            world.bed.die_after(1 + world.draw.below(horizon) as u64);
+        }
+        let mut current = None;
+        if let Ok(mut started) = world.restart(shards)? {
+            for _ in 0..world.draw.below(300) {
+                if let Err(error) = world.step(&mut started) {
+                    if !world.bed.is_dead() {
+                        return Err(format!("failed: {error}"));
+                    }
+                    break;
+                }
+            }
+            current = Some(started);
+        }
+        let power = world.draw.below(2) == 0;
+        world.crash(current, power);
+        if weather.rollback && crash + 1 == weather.crashes {
+            return after_rollback(world, shards);
+        }
+    }
+    // In the end it goes on, and all that is closed is kept.
+    let Ok(mut last) = world.restart(shards)? else { return Err("it died in peace".into()) };
+    world.close_epoch(&mut last, 3);
+    world.settle(&mut last).map_err(|error| format!("failed: {error}"))?;
+    world.crash(Some(last), true);
+    world.restart(1)?.map(|_| ()).map_err(|_| "it died in peace".into())
+}
+
+/// A shard lost its last chunks: the store refuses, or lost nothing that was acknowledged.
+fn after_rollback(mut world: World, shards: usize) -> Result<(), Broken> {
+    let found = world.bed.media().list("").unwrap().into_iter().rfind(|name| name.starts_with("gen-"));
+    let Some(generation) = found else { return Ok(()) };
+    let dir = format!("{generation}/shard-{}/log", world.draw.below(shards));
+    let chunks = 1 + world.draw.below(9);
+    world.bed.roll_back(&dir, chunks);
+    let opened = world.open();
+    if let Err(StoreError::Behind { .. } | StoreError::Corrupt { .. }) = opened {
+        return Ok(());
+    }
+    drop(opened);
+    world.restart(shards).map(|_| ())
+}
+
+fn guarded(weather: Weather, seed: u64) -> Result<(), Broken> {
+    let caught = catch_unwind(AssertUnwindSafe(|| run(weather, seed)));
+    caught.unwrap_or_else(|panic| {
+        Err(format!("panic: {}", panic.downcast_ref::<String>().map_or("?", |text| text.as_str())))
+    })
+}
+
+fn holds(weather: Weather, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        if let Err(broken) = guarded(weather, seed) {
+            panic!("seed {seed}, {weather:?}: {broken}");
+        }
+    }
+}
+
+/// Whatever the moment of a crash and the shards after it, the store answers with one whole epoch.
+#[test]
+fn nothing_is_lost_in_memory() {
+    holds(FAIR, 0..rounds(600));
+}
+
+/// The very same over sled on disk.
+#[test]
+fn nothing_is_lost_on_sled() {
+    holds(Weather { on: On::Sled, crashes: 4, shards_max: 3, ..FAIR }, 0..rounds(25));
+}
+
+/// A backend that loses acknowledged chunks in silence is found out.
+#[test]
+fn a_silent_fall_back_is_refused() {
+    let weather = Weather { rollback: true, crashes: 2, ..FAIR };
+    holds(weather, 0..rounds(300));
+    fails(&[Rule::AckFirst], weather);
+}
+
+/// Some seed shows that the rules are needed.
+fn fails(rules: &[Rule], weather: Weather) {
+    let hook = std::panic::take_hook();
+    let found = without(rules, || (0..4000).find_map(|seed| guarded(weather, seed).err().map(|broken| (seed, broken))));
+    std::panic::set_hook(hook);
+    let (seed, broken) = found.unwrap_or_else(|| panic!("without {rules:?} nothing went wrong"));
+    println!("without {rules:?}, seed {seed}: {broken}");
+}
+
+macro_rules! each_rule_is_needed {
+    ($($name:ident: $rules:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            fails(&$rules, FAIR);
+        }
+    )*};
+}
+
+each_rule_is_needed! {
+    visible_is_not_durable: [Rule::SyncOpen];
+    epochs_are_used_again: [Rule::Lineage];
+    the_manifest_goes_first: [Rule::ManifestFirst];
+    gc_stays_below_the_commit: [Rule::GcCommit];
+    gc_keeps_a_commit_record: [Rule::GcKeep];
+    gc_syncs_its_copies: [Rule::GcSync];
+    gc_waits_for_successors: [Rule::GcWait];
+    the_newest_is_by_epoch: [Rule::ByEpoch, Rule::GcWait];
+    new_shards_are_synced_first: [Rule::PrepareSync];
+    left_overs_are_not_used: [Rule::FreshGeneration];
+    old_shards_go_late: [Rule::DeleteLate];
+    closed_is_not_for_ever: [Rule::ClosedEnds];
+    closed_counts: [Rule::Closed];
+    a_range_is_cut: [Rule::RangeCut];
+}
+
+/// The rules that a caller must keep are needed too.
+#[test]
+fn a_careless_caller_loses() {
+    for careless in [Careless::IdleWritesNothing, Careless::EffectsAtOwnDurability, Careless::SinkLater] {
+        fails(&[], Weather { careless, ..FAIR });
+    }
+}

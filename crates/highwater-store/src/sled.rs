@@ -1,0 +1,203 @@
+//! A log in sled 0.34: one database, one tree, chunk numbers as big-endian keys.
+//!
+//! Its traps, and what is done here: its flush does not reach the disk (so `sync` calls fdatasync on a handle of its
+//! own); values over a page go to files that it never syncs (so chunks are small, and `blobs` must be empty); a kill
+//! can leave a half-made snapshot with which it never opens again (removed); a damaged snapshot is removed once, since
+//! its log is the truth; it panics on some damage (caught). A flipped bit makes it fall back in silence: that is
+//! found above, by acknowledgements and checksums.
+
+use crate::chunk::CHUNK_BYTES_MAX;
+use crate::disk::{create_private_dir, settle};
+use crate::media::{Log, Visit};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const CACHE_BYTES: u64 = 16 << 20;
+const CLOSING_MAX: Duration = Duration::from_secs(10);
+
+/// A log that lies in a sled database.
+pub(crate) struct SledLog {
+    db: sled::Db,
+    /// The file of the database, for a sync that holds.
+    file: File,
+}
+
+impl SledLog {
+    /// Makes an empty database in a directory that is not there yet, durable but for the directory's own name.
+    pub(crate) fn create(dir: &Path) -> io::Result<SledLog> {
+        create_private_dir(dir)?;
+        let log = SledLog::attach(dir)?;
+        log.flush()?;
+        settle(dir)?;
+        Ok(log)
+    }
+
+    /// Opens a database, healing what a kill can leave behind.
+    pub(crate) fn open(dir: &Path) -> io::Result<SledLog> {
+        for part in ["db", "conf"] {
+            if !dir.join(part).exists() {
+                return Err(damaged(format!("its file {part} is missing")));
+            }
+        }
+        let half_made = snapshots(dir)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "generating"));
+        half_made.into_iter().try_for_each(fs::remove_file)?;
+        SledLog::attach(dir).or_else(|error| {
+            let snapshots = snapshots(dir)?;
+            if snapshots.is_empty() {
+                return Err(error);
+            }
+            tracing::warn!(dir = %dir.display(), %error, "removing the snapshots of sled, its log is the truth");
+            snapshots.into_iter().try_for_each(fs::remove_file)?;
+            SledLog::attach(dir)
+        })
+    }
+
+    fn attach(dir: &Path) -> io::Result<SledLog> {
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = retried(|| guarded(|| config.open()))?;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let mode = if entry.file_type()?.is_dir() { 0o700 } else { 0o600 };
+            fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
+        }
+        let blobs = dir.join("blobs");
+        if blobs.exists() && fs::read_dir(&blobs)?.next().is_some() {
+            return Err(damaged("it has values in files of their own, which a power loss can take".to_owned()));
+        }
+        Ok(SledLog { db, file: File::options().read(true).write(true).open(dir.join("db"))? })
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        guarded(|| self.db.flush())?;
+        self.file.sync_data()
+    }
+}
+
+impl Log for SledLog {
+    fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()> {
+        assert!(value.len() <= CHUNK_BYTES_MAX, "sled would put {} bytes into a file of their own", value.len());
+        guarded(|| self.db.insert(seq.to_be_bytes(), value)).map(|_| ())
+    }
+
+    fn remove(&mut self, seq: u64) -> io::Result<()> {
+        guarded(|| self.db.remove(seq.to_be_bytes())).map(|_| ())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+
+    fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
+        let mut values = guarded(|| Ok(self.db.range(from.to_be_bytes()..)))?;
+        while let Some((key, value)) = guarded(|| values.next().transpose())? {
+            let key =
+                <[u8; 8]>::try_from(&*key).map_err(|_| damaged("it has a key that is not a number".to_owned()))?;
+            if visit(u64::from_be_bytes(key), &value) == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |file| file.len())
+    }
+}
+
+/// Calls sled, whose panics on damage become errors.
+fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) => Err(error),
+        Ok(Err(sled::Error::Corruption { .. })) => Err(damaged("sled says that it is corrupt".to_owned())),
+        Ok(Err(error)) => Err(io::Error::other(error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Err(damaged(format!("sled panicked: {}", text.unwrap_or("without a reason"))))
+        }
+    }
+}
+
+/// Opens again while a database of this process that was dropped is still on its way out: its threads hold its lock for
+/// a moment longer. Another process cannot hold it, since the store is locked as a whole.
+fn retried<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let give_up = Instant::now() + CLOSING_MAX;
+    loop {
+        match open() {
+            Err(error) if error.to_string().contains("could not acquire lock") && Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn damaged(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The snapshots of the database, half-made ones too.
+fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap.")) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seqs(log: &SledLog) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        log.scan(0, &mut |seq, value| {
+            assert_eq!(value, [seq as u8; 100]);
+            seqs.push(seq);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        seqs
+    }
+
+    /// A kill while sled makes a snapshot leaves a file with which it does not open; a damaged one likewise.
+    #[test]
+    fn wounds_of_sled_are_healed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = SledLog::create(&path).unwrap();
+        (1..=9).for_each(|seq| log.append(seq, &[seq as u8; 100]).unwrap());
+        log.sync().unwrap();
+        drop(log);
+        fs::write(path.join("snap.FFFFFFFFFFFFFFFF.generating"), b"").unwrap();
+        let mut log = SledLog::open(&path).unwrap();
+        assert_eq!(seqs(&log), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        log.remove(1).unwrap();
+        drop(log);
+        let found = snapshots(&path).unwrap();
+        let snapshot = found.first().expect("sled keeps a snapshot");
+        let bytes = fs::read(snapshot).unwrap();
+        fs::write(snapshot, &bytes[..bytes.len() / 2]).unwrap();
+        assert_eq!(seqs(&SledLog::open(&path).unwrap()), [2, 3, 4, 5, 6, 7, 8, 9]);
+    }
+
+    /// What lies there is for its owner alone.
+    #[test]
+    fn files_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        drop(SledLog::create(&path).unwrap());
+        for entry in fs::read_dir(&path).unwrap().map(Result::unwrap) {
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o077;
+            assert_eq!(mode, 0, "{}", entry.path().display());
+        }
+    }
+}
