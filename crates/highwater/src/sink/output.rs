@@ -1,0 +1,240 @@
+//! Writes lines to one output.
+//!
+//! A regular file holds every line exactly once: its position is its length, and what is behind a
+//! position is cut away. It is locked while it is written, and a file that is shorter than its
+//! position, or whose content is not ours, is refused and not touched. Stdout, pipes and devices
+//! take what they are given: at least once, in whole lines as far as the system writes 4 KiB in
+//! one piece. After an error the writer is not used again.
+
+use crate::error::SinkError;
+use crate::sink::lines::LineBlock;
+use crate::sink::{Resume, Writer};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a pipe takes in one piece, whatever happens to the writer.
+const PIECE_BYTES: usize = 4096;
+
+/// How long to wait for an output that is full and does not block.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Length of a file, in bytes, when an epoch ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Written(u64);
+
+/// Writes lines to a file, a pipe, or stdout.
+#[derive(Debug)]
+pub struct LineWriter {
+    name: String,
+    /// Stdout where there is none.
+    path: Option<PathBuf>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Unopened,
+    /// Checked, and locked if the file exists; it stands or will be cut at `bytes`.
+    Checked {
+        file: Option<File>,
+        bytes: u64,
+        durable: bool,
+    },
+    File {
+        file: File,
+        bytes: u64,
+    },
+    Stream(File),
+}
+
+impl LineWriter {
+    pub(crate) fn new(name: &str, path: Option<PathBuf>) -> Self {
+        LineWriter { name: name.to_owned(), path, state: State::Unopened }
+    }
+
+    fn cannot_create(&self, source: io::Error) -> SinkError {
+        SinkError::Create { name: self.name.clone(), source }
+    }
+
+    /// An error of a write or a sync; `file` says whether a full disk is what it may be.
+    fn cannot_write(&self, source: io::Error, file: bool) -> SinkError {
+        let name = self.name.clone();
+        match source.kind() {
+            ErrorKind::BrokenPipe => SinkError::Closed { name },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded if file => {
+                let system = self.path.as_deref().and_then(|path| rustix::fs::statvfs(path).ok());
+                SinkError::Io { name, free: system.map(|system| system.f_bavail * system.f_frsize), source }
+            }
+            _ => SinkError::Io { name, free: None, source },
+        }
+    }
+
+    /// Opens and locks the file at `path`, which is a regular one; `None` if it has just gone.
+    fn open_file(&self, path: &Path) -> Result<Option<File>, SinkError> {
+        let file = match OpenOptions::new().write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.cannot_create(error)),
+        };
+        self.lock(&file)?;
+        // Whoever replaced the file before it was locked would have its successor unlocked.
+        let same = |now: &Metadata, ours: &Metadata| (now.dev(), now.ino()) == (ours.dev(), ours.ino());
+        match (fs::metadata(path), file.metadata()) {
+            (Ok(now), Ok(ours)) if same(&now, &ours) => Ok(Some(file)),
+            (Err(error), _) | (_, Err(error)) => Err(self.cannot_create(error)),
+            _ => Err(SinkError::Locked { name: self.name.clone() }),
+        }
+    }
+
+    fn lock(&self, file: &File) -> Result<(), SinkError> {
+        match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(SinkError::Locked { name: self.name.clone() }),
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!("output {} cannot be locked ({error}): take care that one run writes it", self.name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Creates the file, which was not there when it was checked, so that a power loss cannot take it away.
+    fn create(&self, durable: bool) -> Result<File, SinkError> {
+        let path = self.path.as_deref().expect("only stdout has no path, and is not created");
+        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => SinkError::Locked { name: self.name.clone() },
+            _ => self.cannot_create(error),
+        })?;
+        self.lock(&file)?;
+        if durable {
+            let synced = File::open(parent(path)).and_then(|directory| directory.sync_all());
+            synced.map_err(|error| self.cannot_create(error))?;
+        }
+        Ok(file)
+    }
+}
+
+/// The directory that a path is in.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+impl Writer for LineWriter {
+    type Block = LineBlock;
+    type Position = Written;
+
+    fn open(&mut self, resume: Resume<Written>) -> Result<(), SinkError> {
+        let Some(path) = self.path.clone() else {
+            let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|error| self.cannot_create(error))?;
+            self.state = State::Stream(File::from(stdout));
+            return Ok(());
+        };
+        let file = match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => self.open_file(&path)?,
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(self.cannot_create(io::Error::new(ErrorKind::IsADirectory, "it is a directory")));
+            }
+            Ok(_) => {
+                // A pipe waits here until somebody reads it.
+                tracing::debug!("output {} is no regular file: at least once, and waits for its reader", self.name);
+                let stream = OpenOptions::new().write(true).open(&path).map_err(|error| self.cannot_create(error))?;
+                self.state = State::Stream(stream);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::metadata(parent(&path)).map_err(|error| self.cannot_create(error))?;
+                None
+            }
+            Err(error) => return Err(self.cannot_create(error)),
+        };
+        let has = match &file {
+            Some(file) => file.metadata().map_err(|error| self.cannot_create(error))?.len(),
+            None => 0,
+        };
+        let name = self.name.clone();
+        let bytes = match &resume {
+            Resume::Unwritten { ours: false } if has > 0 => return Err(SinkError::Foreign { name, has }),
+            Resume::At { position: Written(needs), .. } if has < *needs => {
+                return Err(SinkError::Behind { name, has, needs: *needs });
+            }
+            Resume::At { position: Written(bytes), .. } => *bytes,
+            Resume::Fresh | Resume::Unwritten { .. } => 0,
+        };
+        self.state = State::Checked { file, bytes, durable: resume != Resume::Fresh };
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Result<(), SinkError> {
+        match std::mem::replace(&mut self.state, State::Unopened) {
+            State::Checked { file, bytes, durable } => {
+                let mut file = match file {
+                    Some(file) => file,
+                    None => self.create(durable)?,
+                };
+                let cut = file.set_len(bytes).and_then(|()| file.seek(SeekFrom::Start(bytes)));
+                let cut = cut.and_then(|_| if durable { file.sync_all() } else { Ok(()) });
+                cut.map_err(|error| self.cannot_write(error, true))?;
+                self.state = State::File { file, bytes };
+            }
+            other => self.state = other,
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, LineBlock(block): LineBlock) -> Result<(), SinkError> {
+        match &mut self.state {
+            State::File { file, bytes } => {
+                let written = file.write_all(&block);
+                *bytes += block.len() as u64;
+                written.map_err(|error| self.cannot_write(error, true))
+            }
+            State::Stream(stream) => write_lines(stream, &block).map_err(|error| self.cannot_write(error, false)),
+            State::Unopened | State::Checked { .. } => panic!("output {} is written before it is restored", self.name),
+        }
+    }
+
+    fn flush(&mut self, durable: bool) -> Result<Option<Written>, SinkError> {
+        let State::File { file, bytes } = &self.state else { return Ok(None) };
+        let synced = if durable { file.sync_data() } else { Ok(()) };
+        let now = synced.and_then(|()| file.metadata()).map_err(|error| self.cannot_write(error, true))?;
+        // A file that was cut or deleted meanwhile would be committed with a hole, or to nowhere.
+        let has = if now.nlink() == 0 { 0 } else { now.len() };
+        match has < *bytes {
+            true => Err(SinkError::Behind { name: self.name.clone(), has, needs: *bytes }),
+            false => Ok(Some(Written(*bytes))),
+        }
+    }
+}
+
+/// Writes lines so that a reader of a pipe gets whole ones, even if this process is killed in between.
+fn write_lines(stream: &mut impl Write, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        let piece = &lines[..lines.len().min(PIECE_BYTES)];
+        let end = match memchr::memrchr(b'\n', piece) {
+            Some(end) => end + 1,
+            None => memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1),
+        };
+        let (mut piece, rest) = lines.split_at(end);
+        while !piece.is_empty() {
+            match stream.write(piece) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(bytes) => piece = &piece[bytes..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Whoever shares the terminal or pipe may have made it non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(FULL_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        lines = rest;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "output_tests.rs"]
+mod tests;
