@@ -1,6 +1,7 @@
-//! Operators, one file each. Those with state are a [`Logic`] under the one driver in `stateful.rs`.
+//! Operators, one file each. Those with state are a [`Logic`] under the one driver in `driver.rs`.
 
 pub(crate) mod counter;
+mod driver;
 pub(crate) mod fallible;
 mod filter;
 mod flat_map;
@@ -8,6 +9,7 @@ mod flat_map;
 mod inspect;
 mod key;
 mod keys;
+mod logic;
 mod map;
 mod stateful;
 mod stateful_map;
@@ -15,4 +17,4 @@ mod transform;
 mod try_map;
 mod try_stateful_map;
 
-pub use stateful::{Context, Logic, Next};
+pub use logic::{Context, Logic, Next};

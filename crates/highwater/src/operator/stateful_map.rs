@@ -1,7 +1,8 @@
 //! `stateful_map`: folds each value into its key's state, emits one result.
 
 use crate::data::{Data, Key, State};
-use crate::operator::stateful::{Context, Logic, Next, stateful};
+use crate::operator::driver::drive;
+use crate::operator::logic::{Context, Logic, Next};
 use crate::stream::KeyedStream;
 use std::convert::Infallible;
 
@@ -39,7 +40,7 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
         init: impl Fn() -> S + 'static,
         fold: impl FnMut(&mut S, V) -> O + 'static,
     ) -> KeyedStream<'s, K, O> {
-        stateful(self, step, StatefulMap { init, fold })
+        drive(self, step, StatefulMap { init, fold })
     }
 }
 

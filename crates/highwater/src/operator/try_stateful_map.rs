@@ -1,7 +1,8 @@
 //! `try_stateful_map`: a `stateful_map` whose closure may refuse an item.
 
 use crate::data::{Data, Key, State, StepError};
-use crate::operator::stateful::{Context, Logic, Next, stateful};
+use crate::operator::driver::drive;
+use crate::operator::logic::{Context, Logic, Next};
 use crate::stream::KeyedStream;
 
 impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
@@ -43,7 +44,7 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
         init: impl Fn() -> S + 'static,
         fold: impl FnMut(&mut S, V) -> Result<O, E> + 'static,
     ) -> KeyedStream<'s, K, O> {
-        stateful(self, step, TryStatefulMap { init, fold })
+        drive(self, step, TryStatefulMap { init, fold })
     }
 }
 

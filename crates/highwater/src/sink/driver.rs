@@ -5,13 +5,14 @@
 //! one sync. Nothing of an epoch is written before the epoch is open: outputs are in epoch order.
 
 use super::{Resume, Sink, Writer};
-use crate::codec::{decode, encode_key, encode_value};
+use crate::codec::{decode, encode_key};
 use crate::data::{Data, StepError};
 use crate::error::RunError;
 use crate::graph::{Graph, OnStart, StepKind};
 use crate::operator::counter::Counter;
 use crate::operator::fallible::fallible;
 use crate::stash::{Stash, epoch_of};
+use crate::stream::Stream;
 use crate::time::Time;
 use highwater_store::Epoch;
 use std::collections::VecDeque;
@@ -27,8 +28,46 @@ mod thread;
 const ROWS: usize = 0;
 const DONE: usize = 1;
 
+impl<T: Data> Stream<'_, T> {
+    /// Writes every item to a sink.
+    ///
+    /// # Shape
+    /// `T` in, nothing out. Items of one key are written in order; items of an earlier epoch before those
+    /// of a later one.
+    ///
+    /// # State
+    /// The output's position at every epoch's end, under the name `step`.
+    ///
+    /// # Errors
+    /// A taken `step` name is reported with all other building errors. An output that was cut or replaced
+    /// refuses the start ([`RunError::Sink`](crate::RunError::Sink)); one that cannot be written any more ends
+    /// the run. An item that cannot be encoded follows the error policy of the run.
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::prelude::*;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("numbers.json");
+    /// let target = path.clone();
+    /// highwater::run(Config::default(), (), move |flow: &Flow<'_>, _: &()| {
+    ///     flow.source("in", list([1, 2])).sink("out", JsonLines::to(&target));
+    /// })?;
+    /// assert_eq!(std::fs::read_to_string(path)?, "1\n2\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Source
+    /// Positions in the snapshot and truncation on resume: bytewax 0.16 file output; Flink's exactly-once sinks.
+    pub fn sink<S: Sink<T>>(self, step: &str, sink: S) {
+        let Stream { items, graph } = self;
+        put(&graph, items, step, sink);
+    }
+}
+
 /// Puts a sink into the graph.
-pub(crate) fn sink<'s, T: Data, S: Sink<T>>(
+fn put<'s, T: Data, S: Sink<T>>(
     graph: &Rc<Graph<'s>>,
     items: StreamVec<'s, Time, T>,
     step: &str,
@@ -201,11 +240,4 @@ impl<B: Send + 'static> Out<B> {
             }
         }
     }
-}
-
-/// Encodes a position for its row.
-fn encoded<P: serde::Serialize>(position: &P) -> Result<Vec<u8>, StepError> {
-    let mut bytes = Vec::new();
-    encode_value(position, &mut bytes)?;
-    Ok(bytes)
 }

@@ -5,10 +5,14 @@
 //! flushed when an epoch closes is what the snapshot of that epoch says. Nothing here knows Timely.
 
 mod driver;
+mod lines;
+mod output;
+
+pub use lines::{LineBlock, LineSink, Target};
+pub use output::{LineWriter, Written};
 
 use crate::data::{Data, StepError};
 use crate::error::SinkError;
-use crate::stream::Stream;
 use highwater_store::Epoch;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -84,42 +88,4 @@ pub trait Writer: Send + 'static {
     /// # Errors
     /// As `write`. After a failed sync nothing is retried.
     fn flush(&mut self, durable: bool) -> Result<Option<Self::Position>, SinkError>;
-}
-
-impl<T: Data> Stream<'_, T> {
-    /// Writes every item to a sink.
-    ///
-    /// # Shape
-    /// `T` in, nothing out. Items of one key are written in order; items of an earlier epoch before those
-    /// of a later one.
-    ///
-    /// # State
-    /// The output's position at every epoch's end, under the name `step`.
-    ///
-    /// # Errors
-    /// A taken `step` name is reported with all other building errors. An output that was cut or replaced
-    /// refuses the start ([`RunError::Sink`](crate::RunError::Sink)); one that cannot be written any more ends
-    /// the run. An item that cannot be encoded follows the error policy of the run.
-    ///
-    /// # Example
-    /// ```
-    /// use highwater::prelude::*;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let dir = tempfile::tempdir()?;
-    /// let path = dir.path().join("numbers.json");
-    /// let target = path.clone();
-    /// highwater::run(Config::default(), (), move |flow: &Flow<'_>, _: &()| {
-    ///     flow.source("in", list([1, 2])).sink("out", JsonLines::to(&target));
-    /// })?;
-    /// assert_eq!(std::fs::read_to_string(path)?, "1\n2\n");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Source
-    /// Positions in the snapshot and truncation on resume: bytewax 0.16 file output; Flink's exactly-once sinks.
-    pub fn sink<S: Sink<T>>(self, step: &str, sink: S) {
-        let Stream { items, graph } = self;
-        driver::sink(&graph, items, step, sink);
-    }
 }

@@ -1,6 +1,7 @@
 //! The thread of a writer, and the link between it and the operator.
 
-use super::encoded;
+use crate::codec::encode_value;
+use crate::data::StepError;
 use crate::error::{RunError, SinkError};
 use crate::shared::{Cause, Shared};
 use crate::sink::Writer;
@@ -113,4 +114,11 @@ impl<B: Send + 'static> End<B> {
         }
         if self.shared.is_aborted() { Ok(()) } else { writer.flush(false).map(drop) }
     }
+}
+
+/// Encodes a position for its row.
+fn encoded<P: serde::Serialize>(position: &P) -> Result<Vec<u8>, StepError> {
+    let mut bytes = Vec::new();
+    encode_value(position, &mut bytes)?;
+    Ok(bytes)
 }

@@ -1,12 +1,16 @@
-//! The Timely side of a stateful step.
+//! The one driver beneath every stateful step: exchange, restore, stash, run, snapshot.
+//!
+//! Items of an epoch run as soon as the epoch is open (nothing earlier can still come); the states
+//! that they changed are snapshotted when it is closed (nothing in it can come). What a step does
+//! with an item is its [`Logic`], a plain value that knows nothing of all this.
 
-use super::{Context, Logic, Next, Running, can_fail};
 use crate::data::{Data, Key, StepError};
 use crate::error::{StepFailure, excerpt};
 use crate::graph::{Graph, StepKind};
 use crate::guard::report;
 use crate::operator::counter::Counter;
 use crate::operator::keys::Keys;
+use crate::operator::logic::{Context, Logic, Next, can_fail};
 use crate::policy::OnError;
 use crate::shared::Cause;
 use crate::snapshot::StepIndex;
@@ -31,7 +35,7 @@ const DONE: usize = 2;
 type Output<T> = OutputBuilder<Time, CapacityContainerBuilder<Vec<T>>>;
 
 /// Puts a logic under the driver.
-pub(crate) fn stateful<'s, K: Key, V: Data, L: Logic<K, V>>(
+pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     stream: KeyedStream<'s, K, V>,
     step: &str,
     logic: L,
@@ -102,6 +106,13 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
     declared.closings.push(rows_signal);
     declared.ends.push(done_signal);
     stream
+}
+
+/// What the driver works with while it runs items: states, the logic, and the count of what it skipped.
+struct Running<K, S, L> {
+    keys: Keys<K, S>,
+    logic: L,
+    skipped: Option<Counter>,
 }
 
 /// What the driver borrows from the run.

@@ -1,0 +1,112 @@
+//! A flow as a program: command line, logs, signals, and the exit code.
+
+use super::args::parse;
+use super::report::{exit_code, print_failure, print_summary, progress};
+use super::{BuildResult, StopHandle, run_watched};
+use crate::flow::Flow;
+use crate::guard::record_panic;
+use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+use std::panic::PanicHookInfo;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+
+/// Runs a flow as a program: reads the command line, runs, reports, and answers the exit code.
+///
+/// `O` is the program's own options; the engine's stand beside them. SIGTERM, SIGINT and SIGHUP close
+/// the open epoch, commit it, and the process dies of the signal; a second one ends it at once.
+///
+/// # Errors
+/// Are told on stderr, with what is kept and the command that goes on; the exit code says their kind
+/// (64 usage, 65 bad record, 66 no input, 70 panic, 73 cannot create, 74 I/O, 75 try again, 78 mismatch).
+///
+/// # Example
+/// ```no_run
+/// use highwater::prelude::*;
+/// #[derive(clap::Args, Clone)]
+/// struct Options {
+///     input: Vec<PathBuf>,
+/// }
+/// fn main() -> ExitCode {
+///     highwater::main(|flow: &Flow<'_>, options: &Options| {
+///         flow.source("lines", Lines::files(&options.input)).sink("out", Lines::to("-"))
+///     })
+/// }
+/// ```
+///
+/// # Source
+/// Exit codes after BSD sysexits; the agreed stop after Flink's stop-with-savepoint.
+pub fn main<O, R, F>(build: F) -> ExitCode
+where
+    O: Args + Send + Sync + 'static,
+    R: BuildResult,
+    F: Fn(&Flow<'_>, &O) -> R + Send + Sync + 'static,
+{
+    let argv: Vec<_> = std::env::args_os().collect();
+    let (options, config, log) = match parse::<O>(argv.clone()) {
+        Ok(parsed) => parsed,
+        Err(exit) => {
+            exit.print();
+            return ExitCode::from(exit.code);
+        }
+    };
+    log.start();
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| record_or(info, &before)));
+    let stopped_by = match stop_on_signals(config.stop.clone()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::error!("cannot listen to signals: {error}");
+            return ExitCode::from(74);
+        }
+    };
+    let mut shown = progress(log);
+    match run_watched(config, options, build, move |now| shown(now)) {
+        Ok(summary) => {
+            print_summary(&summary);
+            let signal = stopped_by.load(SeqCst);
+            if signal != 0 {
+                // Dies of the signal, as whoever sent it expects; if that fails, the code says it.
+                let _ = emulate_default_handler(signal);
+                return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print_failure(&error, &argv);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Panics on our threads are reported by the run, with step, epoch and key; others as ever.
+fn record_or(info: &PanicHookInfo<'_>, before: &(dyn Fn(&PanicHookInfo<'_>) + Send + Sync)) {
+    let thread = std::thread::current();
+    if !thread.name().is_some_and(|name| name.starts_with("timely:work")) {
+        before(info);
+        return;
+    }
+    let message = info.payload_as_str().unwrap_or("panic without a message");
+    let place = info.location().map(|place| format!(" (at {}:{})", place.file(), place.line())).unwrap_or_default();
+    record_panic(format!("{message}{place}"));
+}
+
+/// The first signal stops the run and is remembered; the second ends the process at once, as a crash would.
+fn stop_on_signals(stop: StopHandle) -> std::io::Result<Arc<AtomicI32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let first = Arc::new(AtomicI32::new(0));
+    let seen = first.clone();
+    let listen = move || {
+        for signal in signals.forever() {
+            if seen.swap(signal, SeqCst) != 0 {
+                let _ = emulate_default_handler(signal);
+            }
+            stop.stop();
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen)?;
+    Ok(first)
+}
