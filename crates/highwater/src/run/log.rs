@@ -6,6 +6,7 @@
 use clap::ValueEnum;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tracing::level_filters::LevelFilter;
@@ -20,6 +21,14 @@ pub(crate) const CLEAR: &str = "\r\x1b[K";
 
 /// Whether a progress line is on the terminal, which a log line has to take away first.
 static PROGRESS_SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// What the program chose when it began to log.
+static STARTED: OnceLock<LogOptions> = OnceLock::new();
+
+/// What the program chose when it began to log; people's defaults before that.
+pub(crate) fn started() -> LogOptions {
+    STARTED.get().copied().unwrap_or_default()
+}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -73,6 +82,7 @@ impl LogOptions {
 
     /// Begins to log to stderr. A program that has set up its own logging keeps it.
     pub(crate) fn start(self) {
+        STARTED.get_or_init(|| self);
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         if tracing_subscriber::registry().with(self.layer(Stderr, colour)).try_init().is_err() {
             tracing::debug!("the program logs in a way of its own");

@@ -1,0 +1,214 @@
+//! What a program says at its end, and while it runs: the error, what is kept, and how to go on.
+//!
+//! The last lines on stderr answer four questions: what happened, where, what is safe, what to do
+//! next. Nothing of a record, a name or a panic reaches a terminal unescaped. A reader of the output
+//! that has gone is told nothing: nobody is there.
+
+mod command;
+mod progress;
+
+pub(crate) use progress::{print_summary, progress};
+
+use super::log::{LogFormat, show_progress, started};
+use crate::error::{Kept, RunError, SinkError, SourceError};
+use command::{command, printable, quoted};
+use highwater_store::{Epoch, StoreError};
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Write as _};
+use std::time::SystemTime;
+
+/// The exit code of an error: like BSD's sysexits, and 141 where a shell would say SIGPIPE.
+pub(crate) fn exit_code(error: &RunError) -> u8 {
+    match error {
+        RunError::Build(_) => 64,
+        RunError::BadRecord { .. } | RunError::Step { .. } => 65,
+        RunError::Panic { .. } | RunError::Start(_) => 70,
+        RunError::Schema { .. } => 78,
+        RunError::Source { error, .. } => match error {
+            SourceError::Unfit(_) => 64,
+            SourceError::NoInput { .. } => 66,
+            SourceError::Io { .. } => 74,
+            SourceError::Changed { .. } | SourceError::Lost { .. } => 78,
+        },
+        RunError::Sink { error, .. } => match error {
+            SinkError::Create { .. } => 73,
+            SinkError::Io { .. } => 74,
+            SinkError::Locked { .. } => 75,
+            SinkError::Behind { .. } | SinkError::Foreign { .. } => 78,
+            SinkError::Closed { .. } => 141,
+        },
+        RunError::Store { error, .. } => match error {
+            StoreError::BadOption { .. } => 64,
+            StoreError::Locked { .. } => 75,
+            StoreError::Io { source, durable: None, .. } if cannot_create(source.kind()) => 73,
+            StoreError::Io { .. } | StoreError::NoSpace { .. } | StoreError::Poisoned { .. } => 74,
+            _ => 78,
+        },
+    }
+}
+
+fn cannot_create(kind: ErrorKind) -> bool {
+    use ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    matches!(kind, PermissionDenied | ReadOnlyFilesystem | NotADirectory | AlreadyExists)
+}
+
+/// Prints the last lines of a run that failed. `argv` is the command line that started it.
+pub(crate) fn print_failure(error: &RunError, argv: &[OsString]) {
+    show_progress(None);
+    let Some(last) = Failure::of(error, argv) else { return };
+    let text = match started().format {
+        LogFormat::Text => last.text(),
+        LogFormat::Json => last.json(),
+    };
+    // If stderr is gone, the exit code still says it.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// What there is to say about an error.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    what: String,
+    kept: String,
+    advice: String,
+    /// The command that goes on, where the same run can.
+    next: Option<String>,
+    exit: u8,
+}
+
+impl Failure {
+    /// Nothing, if nobody is there to be told.
+    fn of(error: &RunError, argv: &[OsString]) -> Option<Failure> {
+        let exit = exit_code(error);
+        if matches!(error, RunError::Sink { error: SinkError::Closed { .. }, .. }) {
+            return None;
+        }
+        let advice = advice(error);
+        let next = goes_on(error).then(|| command(argv, error.kept()));
+        Some(Failure { what: with_causes(error), kept: kept(error), advice: printable(&advice), next, exit })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("error: {}", self.what.trim_end_matches('.'));
+        for sentence in [&self.kept, &self.advice] {
+            if !sentence.is_empty() {
+                let _ = write!(text, ". {sentence}");
+            }
+        }
+        let end = if text.ends_with('.') { "" } else { "." };
+        let _ = writeln!(text, "{end} [exit {}]", self.exit);
+        if let Some(next) = &self.next {
+            let _ = writeln!(text, "go on with: {next}");
+        }
+        text
+    }
+
+    /// In the shape of the log lines before it.
+    fn json(&self) -> String {
+        let Failure { what, kept, advice, next, exit } = self;
+        let fields = serde_json::json!({ "message": what, "kept": kept, "advice": advice, "next": next, "exit": exit });
+        let timestamp = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+        let line =
+            serde_json::json!({ "timestamp": timestamp, "level": "ERROR", "fields": fields, "target": "highwater" });
+        format!("{line}\n")
+    }
+}
+
+/// The error and what caused it, in one line. A message that has its cause in it already is not repeated.
+fn with_causes(error: &RunError) -> String {
+    let mut text = error.to_string();
+    let mut inner: Option<&dyn Error> = match error {
+        RunError::Step { failure, .. } => failure.cause.source(),
+        error => error.source(),
+    };
+    while let Some(cause) = inner {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            let _ = write!(text, ": {said}");
+        }
+        inner = cause.source();
+    }
+    printable(&text)
+}
+
+fn kept(error: &RunError) -> String {
+    match (error, error.kept()) {
+        (RunError::Build(_) | RunError::Schema { .. } | RunError::Start(_) | RunError::Store { .. }, None) => {
+            "Nothing was read or written".to_owned()
+        }
+        (_, None) => String::new(),
+        (_, Some(Kept::Nothing)) => "Nothing is kept: the run had no recovery store (-r DIR)".to_owned(),
+        (_, Some(Kept::Upto(Epoch(0)))) => "No epoch is committed yet".to_owned(),
+        (RunError::BadRecord { .. }, Some(Kept::Upto(epoch))) => {
+            format!("Everything before it is kept (epoch {epoch})")
+        }
+        (_, Some(Kept::Upto(epoch))) => format!("Everything up to epoch {epoch} is kept"),
+    }
+}
+
+/// What to do. Errors of the store say it themselves.
+fn advice(error: &RunError) -> String {
+    let again = match error.kept() {
+        Some(Kept::Upto(Epoch(0))) | Some(Kept::Nothing) | None => "the next run starts at the beginning".to_owned(),
+        Some(Kept::Upto(epoch)) => format!("the next run goes on after epoch {epoch}"),
+    };
+    match error {
+        RunError::Build(_) => "Change what is named and start again".to_owned(),
+        RunError::BadRecord { record, kept, .. } => {
+            let then = match kept {
+                Kept::Nothing => again,
+                Kept::Upto(_) if record.place.line > 0 => format!("the run resumes at line {}", record.place.line),
+                Kept::Upto(_) => format!("the run resumes at {}", record.place),
+            };
+            format!("Fix the line or run with --on-error skip; {then}")
+        }
+        RunError::Step { .. } => format!("Fix the input or the program, or run with --on-error skip; {again}"),
+        RunError::Panic { .. } => format!("Fix the program (a panic is never skipped); {again}"),
+        RunError::Schema { .. } => {
+            "Use the build that wrote it, or the type it had then, or start over with --fresh".to_owned()
+        }
+        RunError::Start(_) => "Try again, with fewer workers if threads are short".to_owned(),
+        RunError::Store { .. } => String::new(),
+        RunError::Source { error, .. } => match error {
+            SourceError::Unfit(_) => String::new(),
+            SourceError::NoInput { .. } => "Name an input that can be read".to_owned(),
+            SourceError::Io { .. } => format!("See to the file or its disk and start again; {again}"),
+            SourceError::Changed { .. } => {
+                "Put the file back that was read, or take this one from its start with --accept-new-input".to_owned()
+            }
+            SourceError::Lost { .. } => "Name it again, or go on without it with --accept-new-input".to_owned(),
+        },
+        RunError::Sink { step, error, .. } => {
+            let rewind = || format!("--rewind-sink {}", quoted(step.as_ref()));
+            match error {
+                SinkError::Create { .. } => "Name an output that can be written".to_owned(),
+                SinkError::Io { free: Some(_), .. } => format!("Free some space and start again; {again}"),
+                SinkError::Io { .. } => format!("See to the output and start again; {again}"),
+                SinkError::Locked { .. } => "Wait for that run to end, stop it, or name another output".to_owned(),
+                SinkError::Behind { .. } => {
+                    format!("Put the file back, or start it over without what it had, with {}", rewind())
+                }
+                SinkError::Foreign { .. } => {
+                    format!("Name another output, or replace what is in this one with {}", rewind())
+                }
+                SinkError::Closed { .. } => String::new(),
+            }
+        }
+    }
+}
+
+/// Whether the same command can go on, now or after what the advice says.
+fn goes_on(error: &RunError) -> bool {
+    match error {
+        RunError::Build(_) | RunError::Schema { .. } => false,
+        RunError::Source { error, .. } => !matches!(error, SourceError::Unfit(_) | SourceError::NoInput { .. }),
+        RunError::Sink { error, .. } => !matches!(error, SinkError::Create { .. }),
+        RunError::Store { .. } => matches!(exit_code(error), 74 | 75),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;
