@@ -1,11 +1,16 @@
 //! Runs a flow: as a program ([`main`]), or inside one ([`run`]).
 
+mod args;
 mod config;
 mod gate;
+mod log;
+mod program;
+mod report;
 mod worker;
 
 pub use crate::policy::OnError;
 pub use config::{Config, StopHandle};
+pub use program::main;
 
 use crate::data::StepError;
 use crate::error::{BuildError, RunError};
