@@ -10,6 +10,7 @@ use crate::source::{JsonLines, Lines, path_name};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 use std::io::Write;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 /// Where lines go: a path, or stdout (`-`, or no path at all).
@@ -59,7 +60,7 @@ impl JsonLines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<JsonLines> {
-        LineSink { target: target.into(), format: JsonLines::new() }
+        LineSink { target: target.into(), format: PhantomData }
     }
 }
 
@@ -69,7 +70,7 @@ impl Lines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<Lines> {
-        LineSink { target: target.into(), format: Lines }
+        LineSink { target: target.into(), format: PhantomData }
     }
 }
 
@@ -77,7 +78,7 @@ impl Lines {
 #[derive(Clone, Debug)]
 pub struct LineSink<F> {
     target: Target,
-    format: F,
+    format: PhantomData<fn() -> F>,
 }
 
 /// Whole lines, each with its end.

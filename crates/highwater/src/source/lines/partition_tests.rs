@@ -1,7 +1,7 @@
 //! Which lines are records, which are bad and where, and how a file is known again.
 
 use super::*;
-use crate::source::JsonLines;
+use crate::source::{At, JsonLines, LineSource, Lines, ReadOptions, Source};
 use highwater_store::Epoch;
 use proptest::prelude::*;
 use std::fs;
