@@ -2,7 +2,8 @@
 //!
 //! What is still needed at the head is copied to the end with its own epoch, made durable by the next group commit,
 //! and only then removed at the head. The bound is the epoch committed everywhere: what lies above it stops the
-//! head, and so does a row whose successor lies above it. The work follows the rate of writing, at twice its bytes.
+//! head, and so does a row whose successor lies above it. The work follows the rate of writing, at twice its bytes, or
+//! at four times when little of a log is live.
 
 use crate::chunk::{Chunk, Kind};
 use crate::error::StoreError;
@@ -18,9 +19,12 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 /// Logs smaller than this beyond twice their live rows are left alone.
-const FLOOR_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 512 << 10 };
+const FLOOR_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// The most that one call looks at, so that nothing waits long behind it.
 const CALL_BYTES_MAX: u64 = 1 << 20;
+
+/// What a call may look at, whatever was written, while a log is mostly dead.
+const CALL_BYTES_LEAST: u64 = 128 << 10;
 
 /// Where the collector of a shard stands.
 #[derive(Debug)]
@@ -70,8 +74,11 @@ impl Collector {
         self.wants_full = false;
     }
 
-    pub(crate) fn full_committed(&mut self, bound: Epoch) {
-        while self.fulls.front().is_some_and(|(epoch, _)| *epoch <= bound) {
+    /// Full records up to `bound` stand for those before, once they are durable: a closing record comes after its epoch
+    /// was, and may not be.
+    pub(crate) fn full_committed(&mut self, bound: Epoch, synced_seq: u64) {
+        let synced = Place::new(synced_seq, 0);
+        while self.fulls.front().is_some_and(|(epoch, place)| *epoch <= bound && *place < synced) {
             self.full = self.fulls.pop_front().expect("there is a front").1;
         }
     }
@@ -86,7 +93,7 @@ struct Copies {
 
 impl Shard {
     /// Collects what is not needed up to `committed`, the epoch that is committed at every shard as the caller knows.
-    /// Looks at about twice as many bytes as were appended since the last call, at most 1 MiB; does not sync.
+    /// Looks at two to four times as many bytes as were appended since the last call, at most 1 MiB; does not sync.
     ///
     /// # Errors
     /// As [`append`](Shard::append), and [`StoreError::Corrupt`] if a chunk at the head is not as it was written.
@@ -94,12 +101,15 @@ impl Shard {
         self.ready()?;
         let bound = if on(Rule::GcCommit) { committed.min(self.durable) } else { self.durable };
         self.index.commit(bound);
-        self.collector.full_committed(bound);
+        self.collector.full_committed(bound, self.synced_seq);
         let mut collected = Collected::default();
         self.remove_done(&mut collected)?;
         let written = self.packer.written();
+        let behind = self.log_bytes() > 3 * self.index.live_bytes() + 2 * FLOOR_BYTES;
+        // Removals are short and leave much behind: a log that is mostly dead earns something by the call.
+        let (rate, least) = if behind { (4, CALL_BYTES_LEAST) } else { (2, 0) };
         let gc = &mut self.collector;
-        gc.credit += 2 * (written - gc.written);
+        gc.credit += (rate * (written - gc.written)).max(least);
         gc.written = written;
         if gc.done_until > gc.head || self.log_bytes() <= 2 * self.index.live_bytes() + FLOOR_BYTES {
             self.collector.credit = self.collector.credit.min(CALL_BYTES_MAX);

@@ -8,6 +8,8 @@
 //! epoch, never older than one it acknowledged; damage is refused with an error that names it, never repaired in
 //! silence.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects"))]
+
 pub use error::StoreError;
 pub use ids::{Epoch, Execution, Generation, KeyGroup, StepId, StoreId, key_group, shard_of};
 pub use memory::MemoryDisk;

@@ -182,12 +182,12 @@ impl Shard {
         let at = self.appended;
         self.index.commit(at);
         self.write_commit(Commit { first: at, last: at, base: true, full: true, ..Commit::default() })?;
-        self.collector.full_committed(at);
         if on(Rule::PrepareSync) {
             self.sync()?;
             let settled = self.media.sync_dir(&self.place.dir);
             self.take(settled, "syncing")?;
         }
+        self.collector.full_committed(at, self.synced_seq);
         Ok(())
     }
 

@@ -14,6 +14,17 @@ use crate::shard::{Shard, ShardPlace};
 use crate::store::{Opened, Store, salt};
 use std::sync::Arc;
 
+/// Files below this are not worth being written anew.
+const ROLL_BYTES_LEAST: u64 = 16 << 20;
+
+impl Opened {
+    /// Whether less than a quarter of its file is live: backends whose files never shrink are rolled into fresh ones.
+    fn is_hollow(&self) -> bool {
+        let file = self.log.file_bytes();
+        file > ROLL_BYTES_LEAST && self.found.index.live_bytes() < file / 4
+    }
+}
+
 /// What a run wants of its store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StartPlan {
@@ -75,7 +86,8 @@ impl Store {
         let steps = self.checked(&plan)?;
         let (execution, resume, is_new) = (self.execution(), self.resume, self.is_new());
         let Store { media, lock, mut manifest, shards, .. } = self;
-        let rewrite = is_new || manifest.shards != plan.shards || manifest.steps.iter().any(|step| plan.drops(step));
+        let drops = manifest.steps.iter().any(|step| plan.drops(step));
+        let rewrite = is_new || manifest.shards != plan.shards || drops || shards.iter().any(Opened::is_hollow);
         manifest.execution = execution;
         let before = manifest.clone();
         let planned = manifest.take_steps(&plan, &steps);

@@ -1,4 +1,5 @@
 //! A store comes back with exactly what it held at its resume epoch, at any number of shards.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects")]
 
 use highwater_store::{
     Backend, Epoch, OpenOptions, Rows, Shard, StartPlan, Started, Store, StoreError, key_group, shard_of,
@@ -6,10 +7,7 @@ use highwater_store::{
 use std::collections::BTreeMap;
 
 fn plan(shards: usize) -> StartPlan {
-    let mut plan = StartPlan::default();
-    plan.shards = shards;
-    plan.steps = vec![("sum".into(), "state".into())];
-    plan
+    StartPlan { shards, steps: vec![("sum".into(), "state".into())], ..StartPlan::default() }
 }
 
 fn start(options: &OpenOptions, shards: usize) -> Started {

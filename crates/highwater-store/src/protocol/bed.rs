@@ -55,7 +55,6 @@ pub(super) struct Bed {
 
 struct Steps {
     left: AtomicU64,
-    taken: AtomicU64,
 }
 
 impl Steps {
@@ -65,7 +64,6 @@ impl Steps {
             return Err(io::Error::other("the process is dead"));
         }
         self.left.store(left - 1, Relaxed);
-        self.taken.fetch_add(1, Relaxed);
         Ok(())
     }
 }
@@ -76,7 +74,7 @@ impl Bed {
             On::Memory => Arc::new(MemoryDisk::new()),
             On::Sled => Arc::new(ShadowDisk::new()),
         };
-        Bed { disk, steps: Arc::new(Steps { left: AtomicU64::new(u64::MAX), taken: AtomicU64::new(0) }) }
+        Bed { disk, steps: Arc::new(Steps { left: AtomicU64::new(u64::MAX) }) }
     }
 
     /// The process dies before the step after the next `steps` ones.
@@ -86,11 +84,6 @@ impl Bed {
 
     pub(super) fn is_dead(&self) -> bool {
         self.steps.left.load(Relaxed) == 0
-    }
-
-    /// Steps taken in all.
-    pub(super) fn steps(&self) -> u64 {
-        self.steps.taken.load(Relaxed)
     }
 
     /// A new process may begin.

@@ -58,6 +58,12 @@ pub(super) struct Run {
     pub(super) ended: bool,
 }
 
+impl Run {
+    pub(super) fn is_closed(&self, w: usize) -> bool {
+        self.closed[w].0
+    }
+}
+
 /// State after the first `position` records.
 pub(super) fn oracle(position: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut state = BTreeMap::new();

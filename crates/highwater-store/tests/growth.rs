@@ -1,0 +1,139 @@
+//! A store that runs for long takes a bounded place: what is superseded or discarded goes.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects")]
+
+use highwater_store::{Epoch, KeyGroup, OpenOptions, Rows, StartPlan, Started, Store};
+use std::path::Path;
+
+fn start(dir: &Path, shards: usize) -> Started {
+    let mut options = OpenOptions::new("growth");
+    options.dir = Some(dir.join("store"));
+    let store = Store::open(options).unwrap();
+    let plan = StartPlan { shards, steps: vec![("sum".into(), "state".into())], ..StartPlan::default() };
+    store.start(plan).unwrap()
+}
+
+fn disk() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Bytes of all files, as a person would count them.
+fn bytes_below(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().unwrap().len() }).sum()
+}
+
+/// One epoch at the only shard, and what the engine does after it.
+fn epoch(run: &mut Started, epoch: u64, rows: &Rows) {
+    let shard = &mut run.shards[0];
+    shard.append(Epoch(epoch), Epoch(epoch), rows, false).unwrap();
+    let durable = shard.sync().unwrap();
+    shard.collect(durable).unwrap();
+}
+
+/// A key written in each of 10,000 epochs takes at most 8 MiB. Its log is flat long before epoch 1,000; sled's file is
+/// once it has the six segments of 512 KiB that it uses in turn, and never takes more.
+#[test]
+fn one_key_in_ten_thousand_epochs() {
+    let dir = disk();
+    let mut run = start(dir.path(), 1);
+    let (step, mut log_max, mut files_max) = (run.steps[0].id, 0, 0);
+    for number in 1..=10_000u64 {
+        let mut rows = Rows::new();
+        rows.put(step, KeyGroup(0), b"key", &[number as u8; 200]);
+        epoch(&mut run, number, &rows);
+        if number % 250 == 0 {
+            log_max = log_max.max(run.shards[0].stats().log_bytes);
+            files_max = files_max.max(bytes_below(dir.path()));
+        }
+    }
+    eprintln!("log {log_max} bytes, files {files_max} bytes, {:?}", run.shards[0].stats());
+    assert!(log_max <= 128 << 10, "{log_max} bytes in the log");
+    assert!(files_max <= (6 * 512 + 128) << 10, "{files_max} bytes of files");
+}
+
+/// 20,000 keys created and discarded, ten times over: after the second round the log does not grow, nor does the file
+/// of sled but for the few segments that it has more or less of from one moment to the next.
+#[test]
+fn discarded_keys_leave() {
+    let dir = disk();
+    let mut run = start(dir.path(), 1);
+    let (step, mut number) = (run.steps[0].id, 0);
+    let (mut log_peaks, mut file_peaks) = (Vec::new(), Vec::new());
+    for round in 1..=10u32 {
+        let (mut log_peak, mut file_peak) = (0, 0);
+        for discard in [false, true] {
+            for part in 0..20u32 {
+                let mut rows = Rows::new();
+                for i in 0..1000 {
+                    let key = (part * 1000 + i + round * 100_000).to_be_bytes();
+                    match discard {
+                        false => rows.put(step, KeyGroup(3), &key, &[7; 100]),
+                        true => rows.remove(step, KeyGroup(3), &key),
+                    }
+                }
+                number += 1;
+                epoch(&mut run, number, &rows);
+                log_peak = log_peak.max(run.shards[0].stats().log_bytes);
+                file_peak = file_peak.max(bytes_below(dir.path()));
+            }
+        }
+        log_peaks.push(log_peak);
+        file_peaks.push(file_peak);
+    }
+    eprintln!("peaks of the log {log_peaks:?}, of the files {file_peaks:?}");
+    let early = |peaks: &[u64]| peaks[..2].iter().copied().max().unwrap();
+    let late = |peaks: &[u64]| peaks[2..].iter().copied().max().unwrap();
+    assert!(late(&log_peaks) <= early(&log_peaks) * 11 / 10, "{log_peaks:?}");
+    assert!(late(&file_peaks) <= early(&file_peaks) + ((6 * 512) << 10), "{file_peaks:?}");
+    assert_eq!(run.shards[0].stats().live_rows, 0);
+}
+
+/// A hundred restarts at other numbers of shards leave the shards of the last one only.
+#[test]
+fn restarts_leave_no_old_shards() {
+    let dir = disk();
+    for restart in 0..100u64 {
+        let shards = [1, 2, 3, 4, 8][(restart * 7 % 5) as usize];
+        let mut run = start(dir.path(), shards);
+        assert_eq!(run.resume, Epoch(restart));
+        for shard in &mut run.shards {
+            shard.append(Epoch(restart + 1), Epoch(restart + 1), &Rows::new(), false).unwrap();
+            shard.sync().unwrap();
+        }
+        run.guard.first_commit(Epoch(restart + 1)).unwrap();
+        let sets: Vec<_> = std::fs::read_dir(dir.path().join("store"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("gen-"))
+            .collect();
+        assert_eq!(sets.len(), 1, "{sets:?}");
+    }
+}
+
+/// A shard whose file is mostly empty is written into a fresh one at the next start.
+#[test]
+fn a_hollow_store_is_rolled() {
+    let dir = disk();
+    let mut run = start(dir.path(), 1);
+    let step = run.steps[0].id;
+    for number in 1..=3u64 {
+        let mut rows = Rows::new();
+        for key in 0..10_000u32 {
+            match number {
+                3 => rows.remove(step, KeyGroup(0), &key.to_be_bytes()),
+                _ => rows.put(step, KeyGroup(0), &key.to_be_bytes(), &[number as u8; 1000]),
+            }
+        }
+        rows.put(step, KeyGroup(0), b"kept", b"value");
+        epoch(&mut run, number, &rows);
+    }
+    drop(run);
+    let before = bytes_below(dir.path());
+    let mut run = start(dir.path(), 1);
+    epoch(&mut run, 4, &Rows::new());
+    run.guard.first_commit(Epoch(4)).unwrap();
+    assert_eq!(run.shards[0].stats().live_rows, 1);
+    drop(run);
+    let after = bytes_below(dir.path());
+    assert!(before > 20 << 20 && after < 1 << 20, "{before} bytes before, {after} after");
+}
