@@ -40,11 +40,12 @@ struct Cart {
     unpaid_order_ids: Vec<u64>,
 }
 
+/// One line of output: the cart of a user after one of their events.
 #[derive(Clone, Serialize, Deserialize)]
 struct CartRow {
     user_id: String,
-    #[serde(flatten)]
-    cart: Cart,
+    paid_order_ids: Vec<u64>,
+    unpaid_order_ids: Vec<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +70,11 @@ fn main() -> ExitCode {
         flow.source("events", JsonLines::<Event>::files(&options.input))
             .key_into(|event| (event.user_id, (event.kind, event.order_id)))
             .try_stateful_map("joiner", Cart::default, |cart, (kind, id)| cart.apply(kind, id))
-            .map(|(user_id, cart)| CartRow { user_id, cart })
+            .map(|(user_id, Cart { paid_order_ids, unpaid_order_ids })| CartRow {
+                user_id,
+                paid_order_ids,
+                unpaid_order_ids,
+            })
             .sink("out", JsonLines::to(&options.output))
     })
 }

@@ -3,7 +3,11 @@
 //! The epoch clock says which epoch sources should be in. It moves on when the interval is over,
 //! when a source had to close its epoch early, and never while the epoch before is uncommitted
 //! (self-pacing: an interval is an aim). It never moves while nothing has been read.
+//!
+//! Ticks are shared too: a source that has nothing to send follows the latest tick of the others, or
+//! it would hold them back at its own (flow control waits for the frontier).
 
+use crate::time::Time;
 use highwater_store::Epoch;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -23,6 +27,8 @@ pub(crate) struct EpochClock {
     began_ns: AtomicU64,
     /// Whether a record has been read in the current epoch.
     moved: AtomicBool,
+    /// The latest time that a source of this process has moved to.
+    latest: AtomicU64,
 }
 
 impl EpochClock {
@@ -33,6 +39,7 @@ impl EpochClock {
             epoch: AtomicU64::new(first.0),
             began_ns: AtomicU64::new(0),
             moved: AtomicBool::new(false),
+            latest: AtomicU64::new(0),
         }
     }
 
@@ -44,6 +51,19 @@ impl EpochClock {
     /// The epoch that sources should be in.
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(SeqCst))
+    }
+
+    /// The latest tick that any source has moved to, if it is in the epoch of `time` and beyond it.
+    pub(crate) fn follow(&self, time: Time) -> Option<Time> {
+        let latest = Time::from_bits(self.latest.load(SeqCst));
+        (latest > time && latest.epoch() == time.epoch()).then_some(latest)
+    }
+
+    /// The tick after `time` and after all that other sources have moved to; `None` if the epoch has no more.
+    pub(crate) fn next_tick(&self, time: Time) -> Option<Time> {
+        let next = self.follow(time).unwrap_or(time).next_tick()?;
+        self.latest.fetch_max(next.to_bits(), SeqCst);
+        Some(next)
     }
 
     /// A source has read something.
@@ -92,6 +112,17 @@ mod tests {
         assert_eq!(clock.epoch(), Epoch(5), "epoch 4 is not committed");
         clock.tick(Epoch(4));
         assert_eq!(clock.epoch(), Epoch(6));
+    }
+
+    #[test]
+    fn a_source_follows_the_ticks_of_the_others_within_its_epoch() {
+        let clock = EpochClock::new(Epoch(1), Duration::from_secs(1));
+        let start = Time::start_of(Epoch(1));
+        let first = clock.next_tick(start).unwrap();
+        let second = clock.next_tick(start).unwrap();
+        assert!(second > first, "ticks of two sources differ");
+        assert_eq!(clock.follow(start), Some(second));
+        assert_eq!(clock.follow(Time::start_of(Epoch(2))), None);
     }
 
     #[test]

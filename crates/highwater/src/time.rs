@@ -32,6 +32,16 @@ impl Time {
         Epoch(self.0 >> TICK_BITS)
     }
 
+    /// The time as a number, for an atomic.
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Time::to_bits`] answered, back.
+    pub(crate) fn from_bits(bits: u64) -> Time {
+        Time(bits)
+    }
+
     /// The next tick, unless the ticks of the epoch have run out.
     pub(crate) fn next_tick(self) -> Option<Time> {
         let next = Time(self.0 + 1);

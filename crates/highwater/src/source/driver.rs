@@ -30,7 +30,9 @@ mod flow_control;
 
 /// How long a source waits that may not or cannot read now.
 const WAIT: Duration = Duration::from_micros(500);
-const IDLE: Duration = Duration::from_millis(5);
+/// How long a source without input waits: twice as long each time, up to the longest.
+const IDLE_MIN: Duration = Duration::from_millis(1);
+const IDLE_MAX: Duration = Duration::from_millis(20);
 
 /// What the store keeps of a partition.
 #[derive(Serialize, Deserialize)]
@@ -80,6 +82,7 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         shared: graph.shared.clone(),
         readers,
         next: 0,
+        idle: IDLE_MIN,
         time: Time::start_of(graph.shared.first),
         phase: Phase::Reading,
         in_flight: InFlight::new(graph.processed.clone(), graph.shared.clone()),
@@ -94,6 +97,10 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         move |_frontiers| {
             if held.is_empty() {
                 return;
+            }
+            if let Some(latest) = driver.shared.clock.follow(driver.time) {
+                driver.time = latest;
+                held.iter_mut().for_each(|capability| capability.downgrade(&latest));
             }
             let at = driver.time;
             let turn = catch_unwind(AssertUnwindSafe(|| driver.turn()));
@@ -207,6 +214,7 @@ struct Driver<P: Partition> {
     shared: Arc<Shared>,
     readers: Vec<Reader<P>>,
     next: usize,
+    idle: Duration,
     time: Time,
     phase: Phase,
     in_flight: InFlight,
@@ -243,72 +251,82 @@ impl<P: Partition> Driver<P> {
 
     /// Reads up to `records` from the next partition that has some.
     fn read(&mut self, records: usize) -> Turn {
-        let at = self.next;
-        let Some(index) =
-            (0..self.readers.len()).map(|i| (at + i) % self.readers.len()).find(|i| !self.readers[*i].ended)
-        else {
+        for turned in 0..self.readers.len() {
+            let index = (self.next + turned) % self.readers.len();
+            if self.readers[index].ended {
+                continue;
+            }
+            let from = self.readers[index].partition.place();
+            let (polled, skipped) = self.poll(index, records);
+            if skipped > 0 || from != self.readers[index].partition.place() {
+                // What is bad behind this comes later: the next poll answers the same.
+                self.next = if matches!(polled, Polled::Bad(_) | Polled::Failed(_)) { index } else { index + 1 };
+                let reader = &mut self.readers[index];
+                reader.moved_from.get_or_insert(from);
+                reader.ended = matches!(polled, Polled::End);
+                self.idle = IDLE_MIN;
+                self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
+                self.shared.clock.touch();
+                return self.mint();
+            }
+            match polled {
+                Polled::More | Polled::Idle => {}
+                Polled::End => self.readers[index].ended = true,
+                Polled::Bad(record) => {
+                    return self.fail(index, Cause::BadRecord { step: self.step.clone(), record });
+                }
+                Polled::Failed(error) => {
+                    return self.fail(index, Cause::Source { step: self.step.clone(), error });
+                }
+            }
+        }
+        if self.readers.iter().all(|reader| reader.ended) {
             return Turn::Again;
-        };
-        self.next = index + 1;
+        }
+        self.idle = (self.idle * 2).min(IDLE_MAX);
+        Turn::Later(self.idle)
+    }
+
+    /// Polls one partition; bad records are stepped over if the policy says so. Answers how many were.
+    fn poll(&mut self, index: usize, records: usize) -> (Polled, usize) {
         let reader = &mut self.readers[index];
-        let from = reader.partition.place();
         let mut skipped = 0;
-        let polled = loop {
+        loop {
             match reader.partition.poll(&mut self.batch, records.saturating_sub(skipped)) {
                 Polled::Bad(record) if self.shared.on_error == OnError::Skip => {
                     log_skip(&self.shared, &self.step, &record);
                     reader.partition.skip();
+                    reader.skipped += 1;
                     skipped += 1;
                     if skipped + self.batch.len() >= records {
-                        break Polled::More;
+                        return (Polled::More, skipped);
                     }
                 }
-                polled => break polled,
-            }
-        };
-        reader.skipped += skipped as u64;
-        let moved = skipped > 0 || from != reader.partition.place();
-        let mut turn = Turn::Again;
-        match polled {
-            Polled::More => {}
-            Polled::Idle if !moved => turn = Turn::Later(IDLE),
-            Polled::Idle => {}
-            Polled::End => reader.ended = true,
-            // First what stands before it; the next poll answers the same.
-            Polled::Bad(_) | Polled::Failed(_) if moved => {}
-            Polled::Bad(record) => {
-                return self.fail(Cause::BadRecord { step: self.step.clone(), record });
-            }
-            Polled::Failed(error) => {
-                return self.fail(Cause::Source { step: self.step.clone(), error });
+                polled => return (polled, skipped),
             }
         }
-        if moved {
-            let reader = &mut self.readers[index];
-            reader.moved_from.get_or_insert(from);
-            self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
-            self.shared.clock.touch();
-            return self.mint(turn);
-        }
-        turn
     }
 
     /// The batch has its time; the next one gets a new tick, or a new epoch.
-    fn mint(&mut self, turn: Turn) -> Turn {
+    fn mint(&mut self) -> Turn {
         if !self.batch.is_empty() {
             self.in_flight.push(self.time, self.batch.len(), now());
         }
-        match self.time.next_tick() {
-            Some(next) if !self.shared.clock.is_per_record() => {
+        if self.shared.clock.is_per_record() {
+            return self.close(Turn::Again);
+        }
+        match self.shared.clock.next_tick(self.time) {
+            Some(next) => {
                 self.time = next;
-                turn
+                Turn::Again
             }
-            _ => self.close(turn),
+            None => self.close(Turn::Again),
         }
     }
 
     /// Closes the epoch right before what cannot be read, and holds the next one for good.
-    fn fail(&mut self, cause: Cause) -> Turn {
+    fn fail(&mut self, index: usize, cause: Cause) -> Turn {
+        self.next = index;
         if self.readers.iter().any(|reader| reader.moved_from.is_some()) {
             // What is bad is polled again and found at the start of the new epoch.
             return self.close(Turn::Again);
