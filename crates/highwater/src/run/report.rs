@@ -138,6 +138,10 @@ fn kept(error: &RunError) -> String {
             "Nothing was read or written".to_owned()
         }
         (_, None) => String::new(),
+        (RunError::Source { error: SourceError::NoInput { .. }, .. }, Some(Kept::Nothing))
+        | (RunError::Sink { error: SinkError::Create { .. } | SinkError::Foreign { .. }, .. }, Some(Kept::Nothing)) => {
+            "Nothing was read or written".to_owned()
+        }
         (_, Some(Kept::Nothing)) => "Nothing is kept: the run had no recovery store (-r DIR)".to_owned(),
         (_, Some(Kept::Upto(Epoch(0)))) => "No epoch is committed yet".to_owned(),
         (RunError::BadRecord { .. }, Some(Kept::Upto(epoch))) => {
@@ -203,7 +207,7 @@ fn goes_on(error: &RunError) -> bool {
     match error {
         RunError::Build(_) | RunError::Schema { .. } => false,
         RunError::Source { error, .. } => !matches!(error, SourceError::Unfit(_) | SourceError::NoInput { .. }),
-        RunError::Sink { error, .. } => !matches!(error, SinkError::Create { .. }),
+        RunError::Sink { error, .. } => !matches!(error, SinkError::Create { .. } | SinkError::Foreign { .. }),
         RunError::Store { .. } => matches!(exit_code(error), 74 | 75),
         _ => true,
     }

@@ -87,6 +87,9 @@ fn the_cause_is_told_once() {
     let told = text(&source(missing), "cart_join");
     assert!(told.starts_with("error: step \"parse\": cannot read none.json: entity not found. "), "{told}");
     assert!(!told.contains("go on with"), "the same command would fail again: {told}");
+    let error = SinkError::Create { name: "none/out".into(), source: io::Error::from(ErrorKind::NotFound) };
+    let told = text(&RunError::Sink { step: "out".into(), error, kept: Kept::Nothing }, "cart_join");
+    assert!(told.contains("entity not found. Nothing was read or written. Name an output"), "{told}");
     let range = SourceRange { partition: "in".into(), from: Place { line: 3, offset: 9 }, to: None };
     let failure = StepFailure {
         step: "joiner".into(),

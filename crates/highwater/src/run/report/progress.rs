@@ -25,7 +25,7 @@ pub(crate) fn print_summary(summary: &Summary) {
         thousands(records)
     );
     if summary.skipped > 0 {
-        tracing::warn!("{} bad records skipped, over all runs on this store", thousands(summary.skipped));
+        tracing::warn!("bad records skipped, over all runs on this store: {}", thousands(summary.skipped));
     }
     if !summary.drained {
         tracing::warn!("the stop took too long: what followed epoch {} is read again", summary.committed);

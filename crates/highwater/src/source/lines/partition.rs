@@ -197,8 +197,9 @@ impl<F: LineFormat> LinePartition<F> {
         let kept = self.next.saturating_sub(TAIL_BYTES);
         self.buffer.copy_within(kept..self.filled, 0);
         self.move_down(kept);
-        // A buffer that grew for a long line goes back; one that is half full of a line doubles.
-        let bytes = (2 * (self.filled - self.next)).max(self.read_bytes) + self.next;
+        // A buffer that grew for a long line goes back; one that is half full of a line doubles, as far as a line may go.
+        let limit = self.line_bytes_max.saturating_add(READ_BYTES);
+        let bytes = (2 * (self.filled - self.next)).min(limit).max(self.read_bytes) + self.next;
         if self.buffer.len() != bytes {
             self.buffer.resize(bytes, 0);
             self.buffer.shrink_to_fit();
