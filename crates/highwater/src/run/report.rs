@@ -19,6 +19,13 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
 use std::time::SystemTime;
 
+impl RunError {
+    /// The exit code of a program that ends with this error: like BSD's sysexits, and 141 for a closed output.
+    pub fn exit_code(&self) -> u8 {
+        exit_code(self)
+    }
+}
+
 /// The exit code of an error: like BSD's sysexits, and 141 where a shell would say SIGPIPE.
 pub(crate) fn exit_code(error: &RunError) -> u8 {
     match error {

@@ -5,9 +5,9 @@
 
 use crate::data::StepError;
 use crate::sink::Sink;
-use crate::sink::output::LineWriter;
+use crate::sink::output::{LineBlock, LineWriter};
 use crate::source::{JsonLines, Lines, path_name};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
 use std::marker::PhantomData;
@@ -79,27 +79,6 @@ impl Lines {
 pub struct LineSink<F> {
     target: Target,
     format: PhantomData<fn() -> F>,
-}
-
-/// Whole lines, each with its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LineBlock(#[serde(with = "serde_bytes")] pub(crate) Vec<u8>);
-
-impl LineBlock {
-    /// Appends what `write` writes, as one line; nothing if that fails.
-    fn line(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), StepError>) -> Result<(), StepError> {
-        let start = self.0.len();
-        let written = write(&mut self.0).and_then(|()| match memchr::memchr(b'\n', &self.0[start..]) {
-            None => Ok(()),
-            Some(at) => Err(format!("it has a line break at byte {at}, and would become two lines").into()),
-        });
-        match written {
-            Ok(()) => self.0.push(b'\n'),
-            Err(_) => self.0.truncate(start),
-        }
-        written
-    }
 }
 
 impl<F> LineSink<F> {

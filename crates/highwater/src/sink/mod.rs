@@ -8,8 +8,8 @@ mod driver;
 mod lines;
 mod output;
 
-pub use lines::{LineBlock, LineSink, Target};
-pub use output::{LineWriter, Written};
+pub use lines::{LineSink, Target};
+pub use output::{LineBlock, LineWriter, Written};
 
 use crate::data::{Data, StepError};
 use crate::error::SinkError;

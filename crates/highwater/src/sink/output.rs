@@ -6,8 +6,8 @@
 //! take what they are given: at least once, in whole lines as far as the system writes 4 KiB in
 //! one piece. After an error the writer is not used again.
 
+use crate::data::StepError;
 use crate::error::SinkError;
-use crate::sink::lines::LineBlock;
 use crate::sink::{Resume, Writer};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -22,6 +22,27 @@ const PIECE_BYTES: usize = 4096;
 
 /// How long to wait for an output that is full and does not block.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Whole lines, each with its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LineBlock(#[serde(with = "serde_bytes")] pub(super) Vec<u8>);
+
+impl LineBlock {
+    /// Appends what `write` writes, as one line; nothing if that fails.
+    pub(super) fn line(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), StepError>) -> Result<(), StepError> {
+        let start = self.0.len();
+        let written = write(&mut self.0).and_then(|()| match memchr::memchr(b'\n', &self.0[start..]) {
+            None => Ok(()),
+            Some(at) => Err(format!("it has a line break at byte {at}, and would become two lines").into()),
+        });
+        match written {
+            Ok(()) => self.0.push(b'\n'),
+            Err(_) => self.0.truncate(start),
+        }
+        written
+    }
+}
 
 /// Length of a file, in bytes, when an epoch ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! How a run is getting on, in one line of a terminal, and what it has done, in one line of the log.
 
+use crate::clock;
 use crate::run::log::{LogFormat, LogOptions, show_progress};
 use crate::run::{Progress, Summary};
 use std::io::{self, IsTerminal};
@@ -35,7 +36,7 @@ pub(crate) fn print_summary(summary: &Summary) {
 /// What draws the progress line, on a terminal that is read by people; it is taken away when this is dropped.
 pub(crate) fn progress(log: LogOptions) -> impl FnMut(Progress) {
     let wanted = log.format == LogFormat::Text && !log.quiet && io::stderr().is_terminal();
-    let mut line = wanted.then(|| ProgressLine { drawn: Instant::now(), records: 0 });
+    let mut line = wanted.then(|| ProgressLine { drawn: clock::now(), records: 0 });
     move |now| {
         if let Some(line) = &mut line
             && let Some(text) = line.draw(now, line.drawn.elapsed())
@@ -58,7 +59,7 @@ impl ProgressLine {
             return None;
         }
         let rate = u128::from(now.records.saturating_sub(self.records)) * 1000 / elapsed.as_millis();
-        (self.drawn, self.records) = (Instant::now(), now.records);
+        (self.drawn, self.records) = (clock::now(), now.records);
         Some(format!(
             "{} records  {}/s  epoch {}  last commit {:.1} s ago",
             thousands(now.records),
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_progress_line_is_drawn_once_a_second() {
-        let mut line = ProgressLine { drawn: Instant::now(), records: 1_000_000 };
+        let mut line = ProgressLine { drawn: clock::now(), records: 1_000_000 };
         let now = Progress { records: 1_912_000, epoch: 17, committed: 16, commit_age: Duration::from_millis(310) };
         assert_eq!(line.draw(now, Duration::from_millis(999)), None);
         assert_eq!(
