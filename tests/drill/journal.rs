@@ -44,7 +44,7 @@ pub struct Journal {
     counts: [u64; MARKS.len()],
     appended: Option<u64>,
     committed: Option<u64>,
-    /// The last lines that are no marks: what a person reads first after a failure.
+    /// The last lines of ours that are no marks: what a person reads first after a failure.
     pub remarks: Vec<String>,
 }
 
@@ -53,6 +53,9 @@ impl Journal {
     pub fn read(&mut self, line: &str) {
         let message = text_after(line, "\"message\":\"").unwrap_or_default();
         let Some(at) = MARKS.iter().position(|(name, _)| *name == message) else {
+            if line.contains("\"target\":\"sled") {
+                return; // the backend's own log, thousands of lines a second
+            }
             if self.remarks.len() == 40 {
                 self.remarks.remove(0);
             }

@@ -24,7 +24,7 @@ const BAD_INPUT: i32 = 65;
 
 /// Lines of backlog that a run may find, least and most, by epoch interval.
 const BACKLOG: [(&str, usize, usize); 4] =
-    [("0", 1_000, 20_000), ("1ms", 4_000, 40_000), ("20ms", 10_000, 60_000), ("200ms", 40_000, 200_000)];
+    [("0", 2_000, 12_000), ("1ms", 10_000, 80_000), ("20ms", 10_000, 80_000), ("200ms", 20_000, 120_000)];
 
 /// What is drilled.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ struct Life {
     output: Output,
     runs: u32,
     committed: bool,
-    /// Lines a second, by interval, as measured.
+    /// Lines a second at full pace, by interval, as measured.
     rates: [f64; BACKLOG.len()],
     /// The output as a run left it that was asked to stop: from here on, not a byte of it may change.
     settled: Option<Vec<u8>>,
@@ -104,24 +104,31 @@ impl Life {
     fn strikes(&mut self, strikes: u64, report: &mut Report) -> Result<(), Fault> {
         let mut left = strikes;
         while left > 0 {
-            let start = Start::any(&mut self.rng);
-            self.grow(start.interval)?;
+            let moment = Moment::any(&mut self.rng, report);
+            let mut start = Start::any(&mut self.rng);
+            if moment.wants_many_epochs() {
+                start = Start { interval: "0", pace: 1, ..start };
+            }
+            self.grow(&start, moment.wants_many_epochs())?;
             let signal = match self.rng.u32(..100) < self.drill.polite {
                 false => Signal::KILL,
                 true => [Signal::TERM, Signal::INT][self.rng.usize(..2)],
             };
-            let moment = Moment::any(&mut self.rng, report);
             let mut running = self.start(&start)?;
             if moment.wait(&mut running, &self.path("out.jsonl"), &self.path("store")) {
+                if running.hangs() {
+                    return Err("it hangs before its first record".into());
+                }
                 running.signal(signal);
                 left -= 1;
             }
+            let lasted = running.flow_age().as_secs_f64();
             let status = running.end()?.ok_or("it hangs")?;
             let lines_before = self.output.lines();
             let now = read(&self.path("out.jsonl"))?;
             self.output.check_prefix(&self.oracle, now).map_err(|wrong| format!("after {status}: {wrong}"))?;
             self.check_settled()?;
-            self.learn(start.interval, self.output.lines().saturating_sub(lines_before), running.age().as_secs_f64());
+            self.learn(&start, self.output.lines().saturating_sub(lines_before), lasted);
             self.judge(status, signal, &running, report)?;
             self.committed |= running.journal.count(Mark::Committed) > 0;
         }
@@ -233,14 +240,15 @@ impl Life {
         command.arg("-r").arg(self.path("store")).arg("-w").arg(start.workers.to_string());
         command.args(["-s", start.interval, "--on-error", self.drill.on_error, "--log-format", "json", "-vv"]);
         fs::write(self.path(&format!("run-{}.command", self.runs)), format!("{command:?}"))?;
-        Running::start(&mut command, &self.path(&format!("run-{}.log", self.runs)))
+        Running::start(&mut command, &self.path(&format!("run-{}.log", self.runs)), start.pace)
     }
 
     /// Lets the input grow until a run at this interval has more to do than it has time for.
-    fn grow(&mut self, interval: &str) -> io::Result<()> {
-        const SECONDS: f64 = 0.5;
-        let at = BACKLOG.iter().position(|(name, ..)| *name == interval).expect("all intervals are listed");
-        let wanted = ((self.rates[at] * SECONDS) as usize).clamp(BACKLOG[at].1, BACKLOG[at].2);
+    fn grow(&mut self, start: &Start, most: bool) -> io::Result<()> {
+        const SECONDS: f64 = 0.4;
+        let at = BACKLOG.iter().position(|(name, ..)| *name == start.interval).expect("all intervals are listed");
+        let wanted = self.rates[at] / f64::from(start.pace) * SECONDS;
+        let wanted = if most { BACKLOG[at].2 } else { (wanted as usize).clamp(BACKLOG[at].1, BACKLOG[at].2) };
         let backlog = (self.oracle.lines_due() - self.output.lines()) as usize;
         let files: Vec<PathBuf> = self.feed.files().to_vec();
         for (file, text) in files.iter().zip(self.feed.grow(wanted.saturating_sub(backlog))?) {
@@ -249,9 +257,9 @@ impl Life {
         Ok(())
     }
 
-    fn learn(&mut self, interval: &str, lines: u64, seconds: f64) {
-        let at = BACKLOG.iter().position(|(name, ..)| *name == interval).expect("all intervals are listed");
-        self.rates[at] = self.rates[at].max(lines as f64 / seconds.max(0.05));
+    fn learn(&mut self, start: &Start, lines: u64, seconds: f64) {
+        let at = BACKLOG.iter().position(|(name, ..)| *name == start.interval).expect("all intervals are listed");
+        self.rates[at] = self.rates[at].max(lines as f64 / seconds.max(0.02) * f64::from(start.pace));
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -35,6 +35,8 @@ pub struct Moment {
     then: Duration,
     /// Strikes at this age in any case.
     latest: Duration,
+    /// Ages count from the start of the program, not from the first record.
+    early: bool,
 }
 
 impl Moment {
@@ -43,46 +45,57 @@ impl Moment {
         let early = rng.u32(..3) == 0;
         let lacks = [Landed::Recovering, Landed::Rearranging, Landed::UncommittedRows];
         let lacking = lacks.into_iter().find(|&landed| report.lacks(landed)).filter(|_| rng.bool());
+        let us = Duration::from_micros;
         let (trigger, then_us) = match (lacking, early) {
-            (Some(Landed::Recovering), _) => (Trigger::Heard(Mark::RecoveryStarted, 1), rng.u64(..2_000)),
-            (Some(Landed::Rearranging), true) => (Trigger::Heard(Mark::RescaleBegin, 1), rng.u64(..400)),
-            (Some(Landed::Rearranging), false) => (Trigger::Heard(Mark::GcBegin, rng.u64(1..6)), 0),
-            (Some(Landed::UncommittedRows), _) => (Trigger::Heard(Mark::Appended, rng.u64(1..50)), 0),
-            (_, true) => match rng.u32(..4) {
-                0 => (Trigger::Age(Duration::from_micros(rng.u64(..20_000))), 0),
-                1 => (Trigger::Heard(Mark::RescaleBegin, 1), rng.u64(..2_000)),
-                2 => (Trigger::Heard(Mark::FlowStarted, 1), rng.u64(..2_000)),
-                _ => (Trigger::Heard(Mark::RecoveryStarted, 1), rng.u64(..4_000)),
+            (Some(Landed::Recovering), true) => (Trigger::Heard(Mark::RecoveryStarted, 1), rng.u64(..2_000)),
+            (Some(Landed::Rearranging), true) => (Trigger::Heard(Mark::RescaleBegin, 1), rng.u64(..10_000)),
+            (Some(Landed::Rearranging), false) => (Trigger::Heard(Mark::GcBegin, rng.u64(1..6)), rng.u64(..300)),
+            (Some(Landed::UncommittedRows), false) => (Trigger::Heard(Mark::Appended, rng.u64(1..50)), 0),
+            (_, true) => match rng.u32(..5) {
+                0 => (Trigger::Age(us(rng.u64(..2_000))), 0),
+                1 => (Trigger::Age(us(rng.u64(..100_000))), 0),
+                2 => (Trigger::Heard(Mark::RescaleBegin, 1), rng.u64(..30_000)),
+                3 => (Trigger::Heard(Mark::FlowStarted, 1), rng.u64(..2_000)),
+                _ => (Trigger::Heard(Mark::RecoveryStarted, 1), rng.u64(..20_000)),
             },
             (_, false) => match rng.u32(..8) {
-                0 | 1 => (Trigger::Age(Duration::from_micros(rng.u64(5_000..400_000))), 0),
-                2 => (Trigger::OutputGrown(rng.u64(1..2_000_000)), rng.u64(..500)),
+                0 | 1 => (Trigger::Age(us(rng.u64(..400_000))), 0),
+                2 => (Trigger::OutputGrown(rng.u64(1..4_000_000)), rng.u64(..500)),
                 3 => (Trigger::StoreWritten(rng.u32(1..60)), rng.u64(..500)),
-                4 => (Trigger::Heard(Mark::Appended, rng.u64(1..400)), rng.u64(..200)),
-                5 => (Trigger::Heard(Mark::Durable, rng.u64(1..200)), rng.u64(..200)),
-                6 => (Trigger::Heard(Mark::Committed, rng.u64(1..200)), rng.u64(..500)),
-                _ => (Trigger::Heard(Mark::GcBegin, rng.u64(1..20)), rng.u64(..200)),
+                4 => (Trigger::Heard(Mark::Appended, rng.u64(1..40)), rng.u64(..200)),
+                5 => (Trigger::Heard(Mark::Durable, rng.u64(1..30)), rng.u64(..200)),
+                6 => (Trigger::Heard(Mark::Committed, rng.u64(1..30)), rng.u64(..500)),
+                _ => (Trigger::Heard(Mark::GcBegin, rng.u64(1..10)), rng.u64(..300)),
             },
         };
-        let latest = Duration::from_micros(if early { rng.u64(20_000..150_000) } else { rng.u64(50_000..500_000) });
-        Moment { trigger, then: Duration::from_micros(then_us), latest }
+        let latest = us(match trigger {
+            _ if early => rng.u64(20_000..150_000),
+            Trigger::Heard(Mark::GcBegin, _) => 1_500_000,
+            _ => rng.u64(30_000..400_000),
+        });
+        Moment { trigger, then: us(then_us), latest, early }
+    }
+
+    /// Whether it comes only where a run has many epochs.
+    pub fn wants_many_epochs(self) -> bool {
+        matches!(self.trigger, Trigger::Heard(Mark::GcBegin, _))
     }
 
     /// Waits for the moment; `false` if the program ended before it came.
     pub fn wait(self, running: &mut Running, output: &Path, store: &Path) -> bool {
         let (bytes_before, mut written, mut changes) = (length(output), stamp(store), 0);
-        let mut deadline = match self.trigger {
+        let age = |running: &Running| if self.early { running.age() } else { running.flow_age() };
+        let deadline = match self.trigger {
             Trigger::Age(age) => age,
             _ => self.latest,
         };
-        let mut triggered = false;
-        while running.age() < deadline {
-            let left = deadline.saturating_sub(running.age());
+        while age(running) < deadline && !running.hangs() {
+            running.keep_pace();
+            let left = deadline.saturating_sub(age(running));
             if running.hear(left.min(GLANCE)) == Heard::End {
                 return false;
             }
-            let now = match self.trigger {
-                _ if triggered => false,
+            let triggered = match self.trigger {
                 Trigger::Age(_) => false, // the deadline itself
                 Trigger::Heard(mark, times) => running.journal.count(mark) >= times,
                 Trigger::OutputGrown(bytes) => length(output) >= bytes_before + bytes,
@@ -92,9 +105,9 @@ impl Moment {
                     changes >= times
                 }
             };
-            if now {
-                triggered = true;
-                deadline = running.age() + self.then;
+            if triggered {
+                std::thread::sleep(self.then); // returns at once if it is zero
+                break;
             }
         }
         true

@@ -1,9 +1,10 @@
 //! The program under the drill: built once, started many times, never left behind.
 //!
 //! Its log is read by a thread of its own, to the last byte that it wrote before it died, and kept in a
-//! file. A program that outlives its [`Running`] is killed; one that hangs is reported as such.
+//! file. Its pace can be held down, by stopping it most of the time, so that files of moderate size last
+//! for many epochs. A program that outlives its [`Running`] is killed; one that hangs is reported as such.
 
-use super::journal::Journal;
+use super::journal::{Journal, Mark};
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
@@ -77,12 +78,16 @@ pub struct Start {
     pub workers: u32,
     /// Epoch interval.
     pub interval: &'static str,
+    /// Of so many milliseconds the program runs one and is stopped for the others.
+    pub pace: u32,
 }
 
 impl Start {
     /// Any of the intervals and worker counts that are drilled.
     pub fn any(rng: &mut Rng) -> Start {
-        Start { workers: [1, 2, 3, 4, 8][rng.usize(..5)], interval: ["0", "1ms", "20ms", "200ms"][rng.usize(..4)] }
+        let interval = ["0", "1ms", "20ms", "200ms"][rng.usize(..4)];
+        let pace = if interval == "0" { [1, 2] } else { [3, 8] }[rng.usize(..2)];
+        Start { workers: [1, 2, 3, 4, 8][rng.usize(..5)], interval, pace }
     }
 }
 
@@ -92,6 +97,9 @@ pub struct Running {
     lines: Receiver<String>,
     reader: Option<JoinHandle<io::Result<()>>>,
     started: Instant,
+    flowing: Option<Instant>,
+    pace: u32,
+    stopped: bool,
     /// What its log has said so far.
     pub journal: Journal,
 }
@@ -108,8 +116,8 @@ pub enum Heard {
 }
 
 impl Running {
-    /// Starts `command`; what it logs goes to `log` as well.
-    pub fn start(command: &mut Command, log: &Path) -> io::Result<Running> {
+    /// Starts `command`; what it logs goes to `log` as well. For `pace` see [`Start`].
+    pub fn start(command: &mut Command, log: &Path, pace: u32) -> io::Result<Running> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut log = io::BufWriter::new(File::create(log)?);
@@ -124,8 +132,8 @@ impl Running {
             }
             log.flush()
         });
-        let (started, journal) = (Instant::now(), Journal::default());
-        Ok(Running { child, lines, reader: Some(reader), started, journal })
+        let (started, journal, reader) = (Instant::now(), Journal::default(), Some(reader));
+        Ok(Running { child, lines, reader, started, flowing: None, pace, stopped: false, journal })
     }
 
     /// Time since the start.
@@ -133,11 +141,33 @@ impl Running {
         self.started.elapsed()
     }
 
+    /// Time since it began to read records; none before.
+    pub fn flow_age(&self) -> Duration {
+        self.flowing.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// It should have begun to read records long ago.
+    pub fn hangs(&self) -> bool {
+        self.flowing.is_none() && self.started.elapsed() > HANG
+    }
+
+    /// Holds its pace down, if called often: stops it or lets it go on, by the time.
+    pub fn keep_pace(&mut self) {
+        let stop = self.flowing.is_some_and(|since| since.elapsed().as_millis() % u128::from(self.pace) != 0);
+        if stop != self.stopped {
+            self.signal(if stop { Signal::STOP } else { Signal::CONT });
+            self.stopped = stop;
+        }
+    }
+
     /// Waits for the next line of the log, at most `patience`.
     pub fn hear(&mut self, patience: Duration) -> Heard {
         match self.lines.recv_timeout(patience) {
             Ok(line) => {
                 self.journal.read(&line);
+                if self.flowing.is_none() && self.journal.count(Mark::FlowStarted) > 0 {
+                    self.flowing = Some(Instant::now());
+                }
                 Heard::Line
             }
             Err(RecvTimeoutError::Timeout) => Heard::Nothing,
@@ -154,6 +184,9 @@ impl Running {
 
     /// Waits for the end, hears the log out, and says how it ended; `None` if it hangs.
     pub fn end(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.stopped {
+            self.signal(Signal::CONT);
+        }
         let mut sign_of_life = Instant::now();
         loop {
             match self.hear(Duration::from_millis(100)) {
