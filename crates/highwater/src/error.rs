@@ -11,7 +11,8 @@ use std::io;
 /// Longest excerpt of a record, item or key that a message shows, in bytes.
 const EXCERPT_BYTES: usize = 120;
 
-/// Quotes foreign text for a message: control characters escaped, cut to 120 bytes.
+/// Quotes foreign text for a message: control characters escaped, cut to 120 bytes. Quotes and backslashes
+/// stay: keys and items come as `Debug` and JSON, and would be escaped twice.
 pub(crate) fn excerpt(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars() {
@@ -19,7 +20,10 @@ pub(crate) fn excerpt(text: &str) -> String {
             shown.push('…');
             break;
         }
-        shown.extend(c.escape_debug());
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
     }
     shown
 }
@@ -290,7 +294,7 @@ pub enum RunError {
         /// The source.
         step: String,
         /// The record.
-        record: BadRecord,
+        record: Box<BadRecord>,
         /// What is safe.
         kept: Kept,
     },

@@ -19,15 +19,18 @@ pub(crate) fn record_panic(message: String) {
     LAST_PANIC.with_borrow_mut(|last| *last = Some(message));
 }
 
+/// The text that a panic was raised with.
+pub(crate) fn said(payload: &(dyn Any + Send)) -> &str {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "panic without a message",
+    }
+}
+
 /// What a caught panic said.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let recorded = LAST_PANIC.with_borrow_mut(Option::take);
-    let said = || match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "panic without a message".to_owned(),
-    };
-    recorded.unwrap_or_else(said)
+    LAST_PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| said(payload).to_owned())
 }
 
 /// Runs user code. After a panic the run is aborted and `None` comes back: the caller must keep its

@@ -37,6 +37,9 @@ impl PackedRows {
 #[derive(Debug, Default)]
 pub(crate) struct RestoredStates(pub(crate) HashMap<String, PackedRows>);
 
+/// An encoded key and its value.
+type EncodedRow = (Vec<u8>, Vec<u8>);
+
 /// The positions and counts of the whole run, by step name. Small: every worker may look.
 #[derive(Debug, Default)]
 pub(crate) struct RestoredPositions {
@@ -44,7 +47,7 @@ pub(crate) struct RestoredPositions {
     pub(crate) epoch: Epoch,
     /// Names of outputs that earlier executions have begun to write.
     pub(crate) claims: Vec<String>,
-    rows: HashMap<String, Vec<(Vec<u8>, Vec<u8>)>>,
+    rows: HashMap<String, Vec<EncodedRow>>,
 }
 
 impl RestoredPositions {
@@ -57,7 +60,7 @@ impl RestoredPositions {
     }
 
     /// Encoded key and value of every row of `step`.
-    pub(crate) fn of(&self, step: &str) -> &[(Vec<u8>, Vec<u8>)] {
+    pub(crate) fn of(&self, step: &str) -> &[EncodedRow] {
         self.rows.get(step).map_or(&[], Vec::as_slice)
     }
 }

@@ -43,7 +43,7 @@ pub(crate) enum Cause {
 impl Cause {
     pub(crate) fn into_error(self, kept: Kept) -> RunError {
         match self {
-            Cause::BadRecord { step, record } => RunError::BadRecord { step, record, kept },
+            Cause::BadRecord { step, record } => RunError::BadRecord { step, record: Box::new(record), kept },
             Cause::Step(failure) => RunError::Step { failure, kept },
             Cause::Panic { step, worker, epoch, key, message } => {
                 RunError::Panic { step, worker, epoch, key, message, kept }

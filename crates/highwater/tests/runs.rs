@@ -23,10 +23,10 @@ fn sums(workers: usize, dir: Option<PathBuf>, upto: u64, interval_ms: u64) -> (V
                     *sum
                 },
             )
-            .inspect(move |pair| out.lock().unwrap().push(*pair));
+            .inspect(move |pair| out.lock().expect("no panic holds it").push(*pair));
     })
-    .unwrap();
-    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    .expect("the flow runs");
+    let mut seen = std::mem::take(&mut *seen.lock().expect("no panic holds it"));
     seen.sort();
     (seen, summary)
 }

@@ -221,11 +221,8 @@ impl Running<'_> {
         let mut ids = Vec::new();
         if let Some(store) = store {
             let steps = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect();
-            let mut plan = StartPlan::default();
-            plan.shards = self.config.workers;
-            plan.steps = steps;
-            plan.claims = flow.claims;
-            plan.drop_steps = self.config.drop_steps.clone();
+            let (shards_wanted, drop_steps) = (self.config.workers, self.config.drop_steps.clone());
+            let plan = StartPlan { shards: shards_wanted, steps, claims: flow.claims, drop_steps };
             let started = store.start(plan).map_err(|error| RunError::Store { error, kept: None })?;
             tracing::debug!(execution = started.execution.0, epoch = started.resume.0, "flow started");
             self.execution = Some(started.execution);

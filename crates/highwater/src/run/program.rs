@@ -4,7 +4,7 @@ use super::args::parse;
 use super::report::{exit_code, print_failure, print_summary, progress};
 use super::{BuildResult, StopHandle, run_watched};
 use crate::flow::Flow;
-use crate::guard::record_panic;
+use crate::guard::{record_panic, said};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -63,8 +63,7 @@ where
             return ExitCode::from(74);
         }
     };
-    let mut shown = progress(log);
-    match run_watched(config, options, build, move |now| shown(now)) {
+    match run_watched(config, options, build, progress(log)) {
         Ok(summary) => {
             print_summary(&summary);
             let signal = stopped_by.load(SeqCst);
@@ -89,7 +88,7 @@ fn record_or(info: &PanicHookInfo<'_>, before: &(dyn Fn(&PanicHookInfo<'_>) + Se
         before(info);
         return;
     }
-    let message = info.payload_as_str().unwrap_or("panic without a message");
+    let message = said(info.payload());
     let place = info.location().map(|place| format!(" (at {}:{})", place.file(), place.line())).unwrap_or_default();
     record_panic(format!("{message}{place}"));
 }

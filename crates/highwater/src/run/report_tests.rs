@@ -25,7 +25,7 @@ fn store(error: StoreError) -> RunError {
 
 fn bad_record(kept: Kept, reason: &str) -> RunError {
     let record = BadRecord::new("cart-join.json", Place { line: 6, offset: 247 }, reason, b"FAIL HERE");
-    RunError::BadRecord { step: "parse".into(), record, kept }
+    RunError::BadRecord { step: "parse".into(), record: Box::new(record), kept }
 }
 
 #[test]

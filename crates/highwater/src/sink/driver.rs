@@ -67,12 +67,7 @@ impl<T: Data> Stream<'_, T> {
 }
 
 /// Puts a sink into the graph.
-fn put<'s, T: Data, S: Sink<T>>(
-    graph: &Rc<Graph<'s>>,
-    items: StreamVec<'s, Time, T>,
-    step: &str,
-    mut sink: S,
-) {
+fn put<'s, T: Data, S: Sink<T>>(graph: &Rc<Graph<'s>>, items: StreamVec<'s, Time, T>, step: &str, mut sink: S) {
     let index = graph.declare(step, StepKind::Sink);
     let counter = Counter::new(graph, &format!("{step}#skipped"));
     let output = sink.output();

@@ -16,6 +16,7 @@ use crate::stream::Stream;
 use crate::time::Time;
 use flow_control::InFlight;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -166,7 +167,7 @@ fn open<S: Source>(graph: &Rc<Graph<'_>>, step: &str, source: &S) -> Result<Vec<
             }
         }
     };
-    let mut stored = std::collections::BTreeMap::new();
+    let mut stored = BTreeMap::new();
     for (key, value) in graph.positions.of(step) {
         let name: String = decode(key).map_err(|e| schema("?", e))?;
         let row: Stored<<S::Partition as Partition>::Position> = decode(value).map_err(|e| schema(&name, e))?;
@@ -174,7 +175,8 @@ fn open<S: Source>(graph: &Rc<Graph<'_>>, step: &str, source: &S) -> Result<Vec<
     }
     if graph.worker == 0 {
         graph.shared.totals.skipped.fetch_add(stored.values().map(|row| row.skipped).sum(), Relaxed);
-        let lost = stored.iter().find(|(name, _)| !names.contains(name));
+        let there: HashSet<&String> = names.iter().collect();
+        let lost = stored.iter().find(|(name, _)| !there.contains(name));
         if let (Some((name, row)), false) = (lost, options.accept_new_input) {
             let place = Place { line: row.line, offset: row.offset };
             return Err(refused(SourceError::Lost { name: name.clone(), place }));

@@ -50,12 +50,41 @@ impl<T: Data> LineFormat for JsonLines<T> {
     fn parse(&mut self, line: &[u8]) -> Result<T, String> {
         // The whole line is checked, not only the strings that are read: a bad byte in a field that
         // is passed over makes a bad record too.
-        serde_json::from_str(text(line)?).map_err(|error| reason::<T>(&error))
+        let value = serde_json::from_str(text(line)?).map_err(|error| reason::<T>(&error))?;
+        // A field that nobody reads is passed over without regard to its depth.
+        if is_deep(line) { Err(TOO_DEEP.to_owned()) } else { Ok(value) }
     }
 
     fn is_blank(&self, line: &[u8]) -> bool {
         line.first().is_none_or(|first| *first <= b' ') && line.trim_ascii().is_empty()
     }
+}
+
+/// Levels of arrays and objects that a line may have, one in another.
+const DEPTH_MAX: usize = 128;
+const TOO_DEEP: &str = "not JSON that can be read: nested deeper than 128 levels";
+
+/// Whether a line that is JSON is nested too deep.
+fn is_deep(line: &[u8]) -> bool {
+    // Every level has two brackets.
+    if line.len() <= 2 * DEPTH_MAX {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth -= 1,
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
 }
 
 /// The error in a few words, with the column where that helps.
@@ -66,7 +95,7 @@ fn reason<T>(error: &serde_json::Error) -> String {
         None => (text.as_str(), 0),
     };
     if what.starts_with("recursion limit exceeded") {
-        return "not JSON that can be read: nested deeper than 128 levels".to_owned();
+        return TOO_DEEP.to_owned();
     }
     match error.classify() {
         Category::Data => format!("not {}: {what}", a_value_of(type_name::<T>())),
@@ -143,6 +172,12 @@ mod tests {
         assert_eq!(read, Err("not JSON that can be read: nested deeper than 128 levels".to_owned()));
         refused(&deep);
         refused(&format!(r#"{{"user":"a","n":1,"x":{deep}"#));
+        // A field that is not read counts too, and brackets in a string do not.
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        let unread = |levels: usize| format!(r#"{{"user":"a","n":1,"x":{}}}"#, nested(levels));
+        assert!(parse(&unread(127)).is_ok());
+        assert_eq!(refused(&unread(128)), TOO_DEEP);
+        assert!(parse(&format!(r#"{{"user":"\"{}","n":1}}"#, "[".repeat(300))).is_ok());
     }
 
     #[test]
