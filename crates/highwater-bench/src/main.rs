@@ -1,2 +1,159 @@
-//! Workloads, rivals and the price of recovery.
-fn main() {}
+//! Workloads for the cart join, the rivals that do the same job, and the price of recovery.
+//!
+//! `generate` writes input and foretells the digest of its output; `limit`, `timely` and `cart` do the job
+//! and end with one line of JSON about themselves; `price` runs them all against each other. A contender
+//! whose output has another digest ends the comparison: there is no price for a wrong answer.
+
+mod cart;
+mod digest;
+mod flow;
+mod limit;
+mod measure;
+mod price;
+mod rival;
+mod workload;
+
+use clap::{Parser, Subcommand};
+use highwater::Config;
+use measure::{Said, rss_bytes_max};
+use price::ms;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Workloads, rivals and the price of recovery.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Writes input for the cart join, and prints the digest of its true output
+    Generate {
+        #[command(flatten)]
+        workload: workload::Workload,
+        /// A file, or a directory for several
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Prints the digest of an output
+    Digest {
+        /// Output of the cart join
+        file: PathBuf,
+    },
+    /// The job as a plain loop on one thread
+    Limit {
+        #[command(flatten)]
+        job: Job,
+        /// Skips lines that are no events, instead of ending at the first
+        #[arg(long)]
+        skip: bool,
+    },
+    /// The job by hand on Timely Dataflow, without recovery
+    Timely {
+        #[command(flatten)]
+        job: Job,
+        /// Worker threads
+        #[arg(short, long, default_value_t = 1)]
+        workers: usize,
+    },
+    /// The job on highwater
+    Cart {
+        #[command(flatten)]
+        job: Job,
+        /// Worker threads
+        #[arg(short, long, default_value_t = 1)]
+        workers: usize,
+        /// Recovery store; none: no recovery
+        #[arg(short, long)]
+        recovery: Option<PathBuf>,
+        /// How often an epoch ends
+        #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
+        epoch_interval: Duration,
+        /// Watches for the longest time without a cart
+        #[arg(long)]
+        pause: bool,
+    },
+    /// What recovery costs, and what the engine costs without it
+    Price(price::Price),
+}
+
+#[derive(clap::Args)]
+struct Job {
+    /// Input files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Where the carts go
+    #[arg(long)]
+    output: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let text = match run(Arguments::parse().what) {
+        Ok(text) => text,
+        Err(error) => {
+            // Nothing is left to do if even stderr is gone.
+            let _ = writeln!(io::stderr(), "error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Does it; returns what is to be printed.
+fn run(what: What) -> Result<String, String> {
+    let io = |error: io::Error| error.to_string();
+    match what {
+        What::Generate { workload, out } => Ok(workload.generate(&out).map_err(io)?.digest.to_string()),
+        What::Digest { file } => Ok(digest::of_file(&file).map_err(io)?.to_string()),
+        What::Limit { job, skip } => {
+            let done = limit::run(&job.files, &job.output, skip)?;
+            Ok(said(Said { records: done.records, ..Said::default() }))
+        }
+        What::Timely { job, workers } => {
+            rival::run(job.files, job.output, workers)?;
+            Ok(said(Said::default()))
+        }
+        What::Cart { job, workers, recovery, epoch_interval, pause } => {
+            let pulse = pause.then(Arc::<flow::Pulse>::default);
+            let mut config = Config::new("cart");
+            config.workers = workers;
+            config.recovery = recovery;
+            config.epoch_interval = epoch_interval;
+            let options = flow::Options { files: job.files, output: job.output, pulse: pulse.clone() };
+            let summary = flow::run(config, options)?;
+            Ok(said(Said {
+                records: summary.records,
+                rows: summary.rows,
+                row_bytes: summary.row_bytes,
+                epochs: summary.committed.0 - summary.resumed.0,
+                syncs: summary.syncs,
+                pause_ms: pulse.map(|pulse| ms(pulse.longest())),
+                latency_ms: pause.then(|| ms(summary.latency_max)),
+                ..Said::default()
+            }))
+        }
+        What::Price(price) => price.run(),
+    }
+}
+
+fn said(said: Said) -> String {
+    let said = Said { rss_bytes: rss_bytes_max(), ..said };
+    serde_json::to_string(&said).expect("numbers always make JSON")
+}
+
+/// `0`, or a number with its unit.
+fn interval(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
