@@ -18,18 +18,20 @@ use fastrand::Rng;
 use std::time::Instant;
 
 /// Strikes in one life: enough for several generations of shards, few enough to start afresh often.
-const STRIKES: u64 = 14;
+const STRIKES: u64 = 16;
 
 const PLAIN: Drill = Drill { build: Build::Release, flaws: Flaws::None, on_error: "fail", polite: 0 };
 
+type Live = fn(Drill, Rng, u64, &mut Report) -> Result<(), Failure>;
+
 /// Lives life after life until `enough`; prints what was hit, and how to repeat what failed.
-fn drill(name: &str, drill: Drill, enough: impl Fn(&Report) -> bool) -> Report {
+fn drill(name: &str, drill: Drill, live: Live, enough: impl Fn(&Report) -> bool) -> Report {
     let (seed, start) = (drill::seed(), Instant::now());
     let mut rng = Rng::with_seed(seed);
     let mut report = Report::default();
     eprintln!("{name}: HIGHWATER_DRILL_SEED={seed}");
     while !enough(&report) {
-        if let Err(failure) = drill.live(rng.fork(), STRIKES, &mut report) {
+        if let Err(failure) = live(drill, rng.fork(), STRIKES, &mut report) {
             panic!(
                 "{failure}\nuntil then: {report}\nto repeat: HIGHWATER_DRILL_SEED={seed} HIGHWATER_DRILL_KILLS={} \
                  cargo test --release --test kill_drill {name} -- --nocapture",
@@ -46,15 +48,22 @@ fn killed_anywhere_it_comes_back_with_every_line_once() {
     let kills = drill::kills(200);
     // If the strikes have not hit enough of the protocol by then, some more do.
     let enough = |report: &Report| report.kills >= kills && (report.met() || report.kills >= 2 * kills);
-    let report = drill("killed_anywhere_it_comes_back_with_every_line_once", PLAIN, enough);
+    let report = drill("killed_anywhere_it_comes_back_with_every_line_once", PLAIN, Drill::live, enough);
     assert!(report.met(), "too few kills landed where it hurts:\n{report}");
+}
+
+#[test]
+fn killed_again_and_again_in_recovery_it_neither_grows_nor_sticks() {
+    let name = "killed_again_and_again_in_recovery_it_neither_grows_nor_sticks";
+    drill(name, PLAIN, Drill::live_through_storm, |report| report.lives == 2);
 }
 
 #[test]
 fn asked_to_stop_it_leaves_nothing_to_do_again() {
     let stops = drill::kills(200) / 5;
     let polite = Drill { polite: 70, ..PLAIN };
-    let report = drill("asked_to_stop_it_leaves_nothing_to_do_again", polite, |report| report.stops >= stops);
+    let report =
+        drill("asked_to_stop_it_leaves_nothing_to_do_again", polite, Drill::live, |report| report.stops >= stops);
     assert!(report.kills > 0, "kills are mixed in");
 }
 
@@ -63,7 +72,7 @@ fn bad_records_are_skipped_once_across_kills() {
     let kills = drill::kills(200) / 5;
     let flaws = Flaws::Bad { every: 300, payments: true };
     let skip = Drill { flaws, on_error: "skip", polite: 20, ..PLAIN };
-    drill("bad_records_are_skipped_once_across_kills", skip, |report| report.kills >= kills);
+    drill("bad_records_are_skipped_once_across_kills", skip, Drill::live, |report| report.kills >= kills);
 }
 
 #[test]
@@ -71,8 +80,9 @@ fn a_bad_line_stops_it_there_and_edited_away_it_goes_on() {
     let stops = drill::kills(200) / 5;
     let flaws = Flaws::Bad { every: 20_000, payments: false };
     let fail = Drill { flaws, polite: 10, ..PLAIN };
-    let report =
-        drill("a_bad_line_stops_it_there_and_edited_away_it_goes_on", fail, |report| report.stopped_at_bad >= stops);
+    let report = drill("a_bad_line_stops_it_there_and_edited_away_it_goes_on", fail, Drill::live, |report| {
+        report.stopped_at_bad >= stops
+    });
     assert!(report.kills > 0, "kills are mixed in");
 }
 

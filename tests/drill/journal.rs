@@ -96,6 +96,12 @@ impl Journal {
         self.count(Mark::RescaleBegin) > self.count(Mark::RescaleEnd)
     }
 
+    /// How many records it says were skipped, over all runs.
+    pub fn skipped(&self) -> Option<u64> {
+        let said = self.remarks.iter().rev().find_map(|line| text_after(line, "over all runs on this store: "))?;
+        said.replace(',', "").parse().ok()
+    }
+
     /// Whether any of the last lines that are no marks contains `text`.
     pub fn remarked(&self, text: &str) -> bool {
         self.remarks.iter().any(|line| line.contains(text))

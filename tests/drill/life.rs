@@ -69,6 +69,8 @@ struct Life {
     feed: Feed,
     oracle: Oracle,
     output: Output,
+    /// Lines, so far, that a run under `skip` has to skip.
+    bad: u64,
     runs: u32,
     committed: bool,
     /// Lines a second at full pace, by interval, as measured.
@@ -78,10 +80,28 @@ struct Life {
 }
 
 impl Drill {
-    /// Lives one life of `strikes` strikes, and to the end of the input.
+    /// Lives one life of `strikes` strikes at all sorts of moments, and to the end of the input.
     pub fn live(self, rng: Rng, strikes: u64, report: &mut Report) -> Result<(), Failure> {
+        self.whole(rng, report, |life, report| life.strikes(strikes, report, Moment::any))
+    }
+
+    /// Lives one life in which, after a while, `strikes` strikes in a row hit it while it recovers.
+    pub fn live_through_storm(self, rng: Rng, strikes: u64, report: &mut Report) -> Result<(), Failure> {
+        self.whole(rng, report, |life, report| {
+            life.strikes(4, report, Moment::any)?;
+            life.strikes(strikes, report, |rng, _| Moment::recovering(rng))?;
+            life.check_generations()
+        })
+    }
+
+    fn whole(
+        self,
+        rng: Rng,
+        report: &mut Report,
+        trials: impl FnOnce(&mut Life, &mut Report) -> Result<(), Fault>,
+    ) -> Result<(), Failure> {
         let mut life = Life::new(self, rng).expect("a temporary directory can be made");
-        let result = life.strikes(strikes, report).and_then(|()| life.finish(report));
+        let result = trials(&mut life, report).and_then(|()| life.finish(report));
         let Err(what) = result else {
             report.lives += 1;
             report.lines += life.output.lines();
@@ -98,13 +118,18 @@ impl Life {
         let feed = Feed::new(dir.path(), files, drill.flaws, rng.fork())?;
         let (oracle, output) = (Oracle::new(), Output::new());
         let rates = BACKLOG.map(|(_, least, _)| least as f64);
-        Ok(Life { drill, dir, rng, feed, oracle, output, runs: 0, committed: false, rates, settled: None })
+        Ok(Life { drill, dir, rng, feed, oracle, output, bad: 0, runs: 0, committed: false, rates, settled: None })
     }
 
-    fn strikes(&mut self, strikes: u64, report: &mut Report) -> Result<(), Fault> {
+    fn strikes(
+        &mut self,
+        strikes: u64,
+        report: &mut Report,
+        choose: impl Fn(&mut Rng, &Report) -> Moment,
+    ) -> Result<(), Fault> {
         let mut left = strikes;
         while left > 0 {
-            let moment = Moment::any(&mut self.rng, report);
+            let moment = choose(&mut self.rng, report);
             let mut start = Start::any(&mut self.rng);
             if moment.wants_many_epochs() {
                 start = Start { interval: "0", pace: 1, ..start };
@@ -221,6 +246,7 @@ impl Life {
             self.check_settled()?;
             self.judge(status, Signal::KILL, &running, report)?;
             if status.success() {
+                self.check_skipped(&running)?;
                 break;
             }
         }
@@ -231,6 +257,30 @@ impl Life {
             return Err(format!("with nothing to read it ended with {status}, or changed the output").into());
         }
         Ok(())
+    }
+
+    /// However often it was killed while it recovered, there are the shards that it recovers from and, at
+    /// most, those that it was making.
+    fn check_generations(&self) -> Result<(), Fault> {
+        let mut generations = 0;
+        for entry in fs::read_dir(self.path("store"))? {
+            generations += u32::from(entry?.file_name().to_string_lossy().starts_with("gen-"));
+        }
+        match generations {
+            0..=2 => Ok(()),
+            _ => Err(format!("it has left {generations} sets of shards behind").into()),
+        }
+    }
+
+    /// Every bad record was counted once, whatever number of runs have met it.
+    fn check_skipped(&self, run: &Running) -> Result<(), Fault> {
+        if self.drill.on_error != "skip" || self.bad == 0 {
+            return Ok(());
+        }
+        match run.journal.skipped() {
+            Some(skipped) if skipped == self.bad => Ok(()),
+            skipped => Err(format!("{} records are bad, and it has counted {skipped:?}", self.bad).into()),
+        }
     }
 
     fn start(&mut self, start: &Start) -> io::Result<Running> {
@@ -252,7 +302,7 @@ impl Life {
         let backlog = (self.oracle.lines_due() - self.output.lines()) as usize;
         let files: Vec<PathBuf> = self.feed.files().to_vec();
         for (file, text) in files.iter().zip(self.feed.grow(wanted.saturating_sub(backlog))?) {
-            self.oracle.read(&file.display().to_string(), &text);
+            self.bad += self.oracle.read(&file.display().to_string(), &text).len() as u64;
         }
         Ok(())
     }

@@ -76,6 +76,13 @@ impl Moment {
         Moment { trigger, then: us(then_us), latest, early }
     }
 
+    /// A moment between the opening of the store and the first record.
+    pub fn recovering(rng: &mut Rng) -> Moment {
+        let us = Duration::from_micros;
+        let mark = if rng.bool() { Mark::RecoveryStarted } else { Mark::RescaleBegin };
+        Moment { trigger: Trigger::Heard(mark, 1), then: us(rng.u64(..40_000)), latest: us(200_000), early: true }
+    }
+
     /// Whether it comes only where a run has many epochs.
     pub fn wants_many_epochs(self) -> bool {
         matches!(self.trigger, Trigger::Heard(Mark::GcBegin, _))

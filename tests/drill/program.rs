@@ -52,7 +52,7 @@ impl Build {
         assert!(output.status.success(), "cannot build the cart_join example: {}", output.status);
         let messages = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
         let built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let path = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+        let path = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
         path.expect("cargo names the program that it has built")
     }
 
