@@ -4,14 +4,16 @@
 //! the sync of its directory; nothing here syncs on its own.
 
 use crate::error::StoreError;
+use crate::files::{create_private_dir, settle};
 use crate::lock;
 use crate::media::{Lock, Log, Media};
 use crate::options::Backend;
 use crate::sled::SledLog;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The most that is read of a file at once; manifests are far smaller.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -39,7 +41,7 @@ impl Media for DirDisk {
     }
 
     fn lock(&self) -> Result<Lock, StoreError> {
-        Ok(Box::new(lock::take(&self.root)?))
+        Ok(Arc::new(lock::take(&self.root)?))
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -114,27 +116,4 @@ impl Media for DirDisk {
             Backend::Memory => Err(io::Error::new(io::ErrorKind::Unsupported, "memory does not lie in a directory")),
         }
     }
-}
-
-/// Makes a directory for its owner alone.
-pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o700))
-}
-
-/// Syncs all files below a directory, the directory too, and drops their cached pages: after a sync that failed, the
-/// cache shows bytes that no disk has.
-pub(crate) fn settle(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            settle(&entry.path())?;
-        } else {
-            let file = File::open(entry.path())?;
-            file.sync_all()?;
-            #[cfg(target_os = "linux")]
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-        }
-    }
-    File::open(dir)?.sync_all()
 }

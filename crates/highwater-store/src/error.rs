@@ -3,7 +3,6 @@
 //! Every message names the place and the way out; the cause is `source`, not pasted in.
 
 use crate::ids::Epoch;
-use crate::media::Media;
 use std::io;
 use std::path::PathBuf;
 
@@ -173,24 +172,6 @@ impl StoreError {
         move |source| match source.kind() {
             io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
             _ => StoreError::Io { path, doing, durable: None, source },
-        }
-    }
-
-    /// Names what was being written when the system failed, and what is safe; a full disk is told apart.
-    pub(crate) fn out_of(
-        media: &dyn Media,
-        name: &str,
-        doing: &'static str,
-        durable: Option<Epoch>,
-        source: io::Error,
-    ) -> StoreError {
-        let path = media.path(name);
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                StoreError::NoSpace { path, durable: durable.unwrap_or_default(), free: media.free_bytes(), source }
-            }
-            io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
-            _ => StoreError::Io { path, doing, durable, source },
         }
     }
 }

@@ -10,12 +10,11 @@ use crate::error::StoreError;
 use crate::fail;
 use crate::ids::Epoch;
 use crate::index::{Fate, KeyHash};
-use crate::restore::{Extent, counts};
+use crate::restore::counts;
 use crate::rows::COMMIT_STEP;
 use crate::rules::{Rule, on};
 use crate::shard::{Collected, Shard};
-use crate::units::{Assembler, Label, Place, Unit};
-use std::collections::VecDeque;
+use crate::units::{Assembler, Label, Unit};
 use std::ops::ControlFlow;
 
 /// Logs smaller than this beyond twice their live rows are left alone.
@@ -25,64 +24,6 @@ const CALL_BYTES_MAX: u64 = 1 << 20;
 
 /// What a call may look at, whatever was written, while a log is mostly dead.
 const CALL_BYTES_LEAST: u64 = 128 << 10;
-
-/// Where the collector of a shard stands.
-#[derive(Debug)]
-pub(crate) struct Collector {
-    /// The first chunk of the log.
-    head: u64,
-    /// Bytes of the chunks that were there at the start, and of those removed since.
-    bytes_at_start: u64,
-    removed_bytes: u64,
-    /// Bytes written when it last ran, and what it may look at for them.
-    written: u64,
-    credit: u64,
-    /// Chunks below this number are copied or not needed; they go once all before `synced_by` is durable.
-    done_until: u64,
-    done_bytes: u64,
-    synced_by: u64,
-    /// Full commit records not yet known to be committed, and the last one that is.
-    fulls: VecDeque<(Epoch, Place)>,
-    full: Place,
-    wants_full: bool,
-}
-
-impl Collector {
-    pub(crate) fn new(extent: Extent, full_seq: u64) -> Collector {
-        Collector {
-            head: extent.first_seq,
-            bytes_at_start: extent.bytes,
-            removed_bytes: 0,
-            written: 0,
-            credit: 0,
-            done_until: extent.first_seq,
-            done_bytes: 0,
-            synced_by: 0,
-            fulls: VecDeque::new(),
-            full: Place::new(full_seq, 0),
-            wants_full: false,
-        }
-    }
-
-    /// The next commit record must be full, or the head cannot go on.
-    pub(crate) fn wants_full(&self) -> bool {
-        self.wants_full
-    }
-
-    pub(crate) fn full_written(&mut self, epoch: Epoch, place: Place) {
-        self.fulls.push_back((epoch, place));
-        self.wants_full = false;
-    }
-
-    /// Full records up to `bound` stand for those before, once they are durable: a closing record comes after its epoch
-    /// was, and may not be.
-    pub(crate) fn full_committed(&mut self, bound: Epoch, synced_seq: u64) {
-        let synced = Place::new(synced_seq, 0);
-        while self.fulls.front().is_some_and(|(epoch, place)| *epoch <= bound && *place < synced) {
-            self.full = self.fulls.pop_front().expect("there is a front").1;
-        }
-    }
-}
 
 /// Rows to be copied: key, epoch, and where the packed row ends in `bytes`.
 #[derive(Default)]

@@ -21,11 +21,13 @@ pub use store::{Row, StepInfo, Store};
 
 mod ack;
 mod chunk;
+mod collector;
 mod commit;
 mod disk;
 mod error;
 #[doc(hidden)]
 pub mod fail;
+mod files;
 mod gc;
 mod ids;
 mod index;

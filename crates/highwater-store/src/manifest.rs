@@ -6,7 +6,7 @@
 
 use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, StepId, StoreId};
-use crate::media::{Media, replace};
+use crate::media::{Media, broken, replace};
 use crate::rules::{Rule, on};
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ impl Manifest {
     /// Puts this manifest in the place of the one before, durably.
     pub(crate) fn write(&self, media: &dyn Media) -> Result<(), StoreError> {
         replace(media, MANIFEST, &self.encode(), || crate::fail::point("manifest-written"))
-            .map_err(|source| StoreError::out_of(media, MANIFEST, "writing", None, source))?;
+            .map_err(|source| broken(media, MANIFEST, "writing", None, source))?;
         crate::fail::point("manifest-renamed");
         Ok(())
     }

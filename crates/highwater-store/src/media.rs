@@ -6,13 +6,15 @@
 //! the sync of its directory.
 
 use crate::error::StoreError;
+use crate::ids::Epoch;
 use std::any::Any;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-/// Held while a store is in use; dropping it lets others in.
-pub(crate) type Lock = Box<dyn Any + Send>;
+/// Held while a store is in use; dropping the last clone lets others in.
+pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
 
 /// A place for stores.
 pub(crate) trait Media: Send + Sync {
@@ -66,6 +68,51 @@ pub(crate) trait Log: Send {
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()>;
     /// Bytes that the log takes on its medium.
     fn file_bytes(&self) -> u64;
+    /// The most that may be written between two syncs, if a power loss in between could take what was synced before.
+    fn unsynced_bytes_max(&self) -> u64;
+}
+
+/// What a removal counts for, about: a backend rewrites part of a node.
+const REMOVAL_BYTES: u64 = 512;
+
+/// A log that is synced as often as its backend needs it, however much is written between two commits.
+pub(crate) struct Bounded {
+    log: Box<dyn Log>,
+    unsynced: u64,
+}
+
+impl Bounded {
+    pub(crate) fn new(log: Box<dyn Log>) -> Bounded {
+        Bounded { log, unsynced: 0 }
+    }
+
+    pub(crate) fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()> {
+        self.log.append(seq, value)?;
+        self.wrote(value.len() as u64)
+    }
+
+    pub(crate) fn remove(&mut self, seq: u64) -> io::Result<()> {
+        self.log.remove(seq)?;
+        self.wrote(REMOVAL_BYTES)
+    }
+
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.unsynced = 0;
+        self.log.sync()
+    }
+
+    pub(crate) fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
+        self.log.scan(from, visit)
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.log.file_bytes()
+    }
+
+    fn wrote(&mut self, bytes: u64) -> io::Result<()> {
+        self.unsynced += bytes;
+        if self.unsynced < self.log.unsynced_bytes_max() { Ok(()) } else { self.sync() }
+    }
 }
 
 /// Writes a file whole and durable: a temporary file, synced, renamed into place, its directory synced.
@@ -76,4 +123,22 @@ pub(crate) fn replace(media: &dyn Media, file: &str, bytes: &[u8], before_rename
     before_rename();
     media.rename(&temporary, file)?;
     media.sync_dir(file.rsplit_once('/').map_or("", |(dir, _)| dir))
+}
+
+/// Names what was being written when the system failed, and what is safe; a full disk is told apart.
+pub(crate) fn broken(
+    media: &dyn Media,
+    name: &str,
+    doing: &'static str,
+    durable: Option<Epoch>,
+    source: io::Error,
+) -> StoreError {
+    let path = media.path(name);
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::NoSpace { path, durable: durable.unwrap_or_default(), free: media.free_bytes(), source }
+        }
+        io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
+        _ => StoreError::Io { path, doing, durable, source },
+    }
 }

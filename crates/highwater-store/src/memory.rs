@@ -175,7 +175,7 @@ impl Media for MemoryDisk {
             let (host, since) = ("this machine".to_owned(), "a moment ago".to_owned());
             return Err(StoreError::Locked { path: self.path(""), pid: std::process::id(), host, since });
         }
-        Ok(Box::new(Taken(Arc::clone(&self.taken))))
+        Ok(Arc::new(Taken(Arc::clone(&self.taken))))
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -302,6 +302,10 @@ impl Log for MemoryLog {
 
     fn file_bytes(&self) -> u64 {
         locked(&self.0).visible.values().map(|value| value.len() as u64).sum()
+    }
+
+    fn unsynced_bytes_max(&self) -> u64 {
+        u64::MAX
     }
 }
 

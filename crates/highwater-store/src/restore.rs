@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::ids::{Epoch, Execution};
 use crate::index::{Index, Rebuild};
 use crate::manifest::Lineage;
-use crate::media::Log;
+use crate::media::Bounded;
 use crate::rows::COMMIT_STEP;
 use crate::rules::{Rule, on};
 use crate::units::{Assembler, Unit, UnitRow};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// A log and what its chunks must fit.
 pub(crate) struct Reader<'a> {
-    pub(crate) log: &'a dyn Log,
+    pub(crate) log: &'a Bounded,
     pub(crate) path: &'a Path,
     pub(crate) shard: usize,
     pub(crate) salt: u64,

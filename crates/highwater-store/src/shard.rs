@@ -5,14 +5,14 @@
 
 use crate::ack::{AckFile, Acknowledged};
 use crate::chunk::Kind;
+use crate::collector::Collector;
 use crate::commit::{Commit, Tally};
 use crate::error::StoreError;
 use crate::fail;
-use crate::gc::Collector;
 use crate::ids::{Epoch, Execution, KeyGroup, shard_of};
 use crate::index::Index;
 use crate::manifest::Lineage;
-use crate::media::{Log, Media};
+use crate::media::{Bounded, Lock, Media, broken};
 use crate::restore::Extent;
 use crate::rows::{PackedRow, Rows};
 use crate::rules::{Rule, on};
@@ -24,10 +24,10 @@ use std::sync::Arc;
 const FULL_RECORDS: u64 = if cfg!(test) { 20 } else { 1000 };
 const FULL_BYTES: u64 = 64 << 20;
 
-/// One shard of a store, to be owned by one writer.
+/// One shard of a store, to be owned by one writer. The store is held while any of its shards lives.
 pub struct Shard {
     pub(crate) media: Arc<dyn Media>,
-    pub(crate) log: Box<dyn Log>,
+    pub(crate) log: Bounded,
     pub(crate) place: ShardPlace,
     pub(crate) execution: Execution,
     pub(crate) lineage: Lineage,
@@ -44,6 +44,7 @@ pub struct Shard {
     touched: Vec<bool>,
     records_since_full: u64,
     bytes_at_full: u64,
+    _lock: Lock,
 }
 
 /// Which shard this is, and where it lies.
@@ -113,10 +114,11 @@ impl Shard {
     /// A shard that goes on at `resume`.
     pub(crate) fn resumed(
         media: Arc<dyn Media>,
-        log: Box<dyn Log>,
+        log: Bounded,
         place: ShardPlace,
         (execution, lineage, resume): (Execution, Lineage, Epoch),
         found: Found,
+        lock: Lock,
     ) -> Shard {
         let next_seq = found.extent.last_seq + 1;
         Shard {
@@ -137,6 +139,7 @@ impl Shard {
             touched: vec![false; usize::from(place.key_groups)],
             records_since_full: 0,
             bytes_at_full: 0,
+            _lock: lock,
             place,
         }
     }
@@ -147,6 +150,7 @@ impl Shard {
         place: ShardPlace,
         execution: Execution,
         resume: Epoch,
+        lock: Lock,
     ) -> Result<Shard, StoreError> {
         let made = (|| {
             let dir = place.log_dir();
@@ -158,14 +162,13 @@ impl Shard {
                 media.create_log(&dir)?
             };
             let first = Acknowledged { execution, epoch: Epoch(0), last_seq: 0 };
-            Ok((log, AckFile::create(&*media, &place.dir, place.salt, first)?))
+            Ok((Bounded::new(log), AckFile::create(&*media, &place.dir, place.salt, first)?))
         })();
-        let (log, ack) =
-            made.map_err(|source| StoreError::out_of(&*media, &place.dir, "making", Some(resume), source))?;
+        let (log, ack) = made.map_err(|source| broken(&*media, &place.dir, "making", Some(resume), source))?;
         let extent = Extent { first_seq: 1, ..Extent::default() };
         let found = Found { index: Index::new(place.key_groups), extent, ack, full_seq: 0 };
         let lineage = Lineage::new(execution, resume);
-        Ok(Shard::resumed(media, log, place, (execution, lineage, resume), found))
+        Ok(Shard::resumed(media, log, place, (execution, lineage, resume), found, lock))
     }
 
     /// Adds a row that is live at the epoch where this new shard begins.
@@ -304,7 +307,7 @@ impl Shard {
     fn write_commit(&mut self, mut commit: Commit) -> Result<(), StoreError> {
         self.records_since_full += 1;
         commit.full |= commit.closed
-            || self.collector.wants_full()
+            || self.collector.wants_full
             || self.records_since_full >= FULL_RECORDS
             || self.packer.written() - self.bytes_at_full >= FULL_BYTES;
         let tallies = self.index.tallies().iter().zip(&mut self.touched).enumerate();
@@ -339,7 +342,7 @@ impl Shard {
     pub(crate) fn take<T>(&mut self, result: io::Result<T>, doing: &'static str) -> Result<T, StoreError> {
         result.map_err(|source| {
             self.poisoned = true;
-            StoreError::out_of(&*self.media, &self.place.dir, doing, Some(self.durable), source)
+            broken(&*self.media, &self.place.dir, doing, Some(self.durable), source)
         })
     }
 }

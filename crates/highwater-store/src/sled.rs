@@ -7,7 +7,7 @@
 //! found above, by acknowledgements and checksums.
 
 use crate::chunk::CHUNK_BYTES_MAX;
-use crate::disk::{create_private_dir, settle};
+use crate::files::{create_private_dir, settle};
 use crate::media::{Log, Visit};
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -21,6 +21,9 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// A node of 17 chunks and ten more changes must fit a quarter of a segment, or it goes to a file of its own: chunks of
 /// 4 KiB do with 512 KiB and do not with 128 KiB. Part of the format: sled opens with the same number only.
 const SEGMENT_BYTES: usize = 512 << 10;
+/// sled writes over a segment as soon as it believes that all of it stands elsewhere on the disk. It must be right by
+/// then: less than half a segment goes between two syncs.
+const UNSYNCED_BYTES_MAX: u64 = 192 << 10;
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// A log that lies in a sled database.
@@ -51,7 +54,7 @@ impl SledLog {
         }
         let half_made = snapshots(dir)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "generating"));
         half_made.into_iter().try_for_each(fs::remove_file)?;
-        SledLog::attach(dir).or_else(|error| {
+        let log = SledLog::attach(dir).or_else(|error| {
             let snapshots = snapshots(dir)?;
             if snapshots.is_empty() {
                 return Err(error);
@@ -59,7 +62,10 @@ impl SledLog {
             tracing::warn!(dir = %dir.display(), %error, "removing the snapshots of sled, its log is the truth");
             snapshots.into_iter().try_for_each(fs::remove_file)?;
             SledLog::attach(dir)
-        })
+        })?;
+        // Opening changed the file and made a snapshot that speaks of the change: both are durable, or neither counts.
+        settle(dir)?;
+        Ok(log)
     }
 
     fn attach(dir: &Path) -> io::Result<SledLog> {
@@ -112,6 +118,10 @@ impl Log for SledLog {
 
     fn file_bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |file| file.len())
+    }
+
+    fn unsynced_bytes_max(&self) -> u64 {
+        UNSYNCED_BYTES_MAX
     }
 }
 

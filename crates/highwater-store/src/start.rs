@@ -8,7 +8,7 @@ use crate::error::StoreError;
 use crate::fail;
 use crate::ids::{Epoch, Execution, Generation, StepId, shard_of};
 use crate::manifest::{Lineage, Manifest, StepInfo, generation_dir, generation_of, shard_dir};
-use crate::media::{Lock, Media};
+use crate::media::{Lock, Media, broken};
 use crate::rules::{Rule, on};
 use crate::shard::{Shard, ShardPlace};
 use crate::store::{Opened, Store, salt};
@@ -52,7 +52,7 @@ pub struct Started {
     pub guard: StoreGuard,
 }
 
-/// Holds a store for one run: others may open it once this is dropped.
+/// Holds a store for one run: others may open it once this and all shards are dropped.
 pub struct StoreGuard {
     media: Arc<dyn Media>,
     _lock: Lock,
@@ -92,9 +92,9 @@ impl Store {
         let before = manifest.clone();
         let planned = manifest.take_steps(&plan, &steps);
         let (shards, old) = if rewrite {
-            rescale(&media, &before, &mut manifest, shards, plan.shards, resume)?
+            rescale((&media, &lock), &before, &mut manifest, shards, plan.shards, resume)?
         } else {
-            (resume_shards(&media, &mut manifest, shards, resume)?, Vec::new())
+            (resume_shards((&media, &lock), &mut manifest, shards, resume)?, Vec::new())
         };
         let guard = StoreGuard { media, _lock: lock, resume, old };
         Ok(Started { execution, resume, steps: planned, shards, guard })
@@ -169,7 +169,7 @@ impl Manifest {
 
 /// Goes on with the shards that are there: one manifest, nothing rewritten.
 fn resume_shards(
-    media: &Arc<dyn Media>,
+    (media, lock): (&Arc<dyn Media>, &Lock),
     manifest: &mut Manifest,
     opened: Vec<Opened>,
     resume: Epoch,
@@ -184,14 +184,14 @@ fn resume_shards(
     remove(&**media, &left_overs(&**media, manifest.generation)?)?;
     let shard = |Opened { place, log, found }: Opened| {
         let run = (manifest.execution, manifest.lineage.clone(), resume);
-        Shard::resumed(Arc::clone(media), log, place, run, found)
+        Shard::resumed(Arc::clone(media), log, place, run, found, Lock::clone(lock))
     };
     Ok(opened.into_iter().map(shard).collect())
 }
 
 /// Writes the live rows into a new generation and switches to it; answers its shards and what is left to delete.
 fn rescale(
-    media: &Arc<dyn Media>,
+    (media, lock): (&Arc<dyn Media>, &Lock),
     before: &Manifest,
     manifest: &mut Manifest,
     opened: Vec<Opened>,
@@ -213,13 +213,13 @@ fn rescale(
     let left_over = !on(Rule::FreshGeneration) && left_overs(&**media, old)?.contains(&dir);
     if !left_over {
         let made = media.create_dir(&dir);
-        made.map_err(|source| StoreError::out_of(&**media, &dir, "making", Some(resume), source))?;
+        made.map_err(|source| broken(&**media, &dir, "making", Some(resume), source))?;
     }
     let create = |index| {
         let salt = salt(manifest.id, next, index, count);
         let key_groups = manifest.key_groups;
         let place = ShardPlace { dir: shard_dir(next, index), index, shards: count, key_groups, salt };
-        Shard::create(Arc::clone(media), place, manifest.execution, resume)
+        Shard::create(Arc::clone(media), place, manifest.execution, resume, Lock::clone(lock))
     };
     let mut shards = (0..count).map(create).collect::<Result<Vec<Shard>, StoreError>>()?;
     for shard in &opened {

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
 use crate::index::Index;
 use crate::manifest::{MANIFEST, Manifest, generation_dir, generation_of, shard_dir};
-use crate::media::{Lock, Log, Media};
+use crate::media::{Bounded, Lock, Media};
 use crate::options::{Backend, OpenOptions};
 use crate::restore::{History, Reader};
 use crate::rules::{Rule, on};
@@ -47,14 +47,14 @@ pub struct Row<'a> {
 /// A shard that was read.
 pub(crate) struct Opened {
     pub(crate) place: ShardPlace,
-    pub(crate) log: Box<dyn Log>,
+    pub(crate) log: Bounded,
     pub(crate) found: Found,
 }
 
 impl Opened {
     pub(crate) fn reader<'a>(&'a self, path: &'a std::path::Path) -> Reader<'a> {
         let ShardPlace { index, salt, key_groups, .. } = self.place;
-        Reader { log: &*self.log, path, shard: index, salt, key_groups }
+        Reader { log: &self.log, path, shard: index, salt, key_groups }
     }
 }
 
@@ -159,14 +159,15 @@ impl Store {
         let mut histories = Vec::new();
         for place in places {
             let path = self.media.path(&place.dir);
-            let log = self.media.open_log(&place.log_dir()).map_err(StoreError::io(&path, "opening"))?;
+            let log =
+                self.media.open_log(&place.log_dir()).map(Bounded::new).map_err(StoreError::io(&path, "opening"))?;
             let Some((ack, acknowledged)) = AckFile::open(&*self.media, &place.dir, place.salt)? else {
                 return Err(StoreError::MissingShard {
                     path: self.media.path(""),
                     missing: format!("{}/ack", place.dir),
                 });
             };
-            let reader = Reader { log: &*log, path: &path, shard: place.index, salt: place.salt, key_groups };
+            let reader = Reader { log: &log, path: &path, shard: place.index, salt: place.salt, key_groups };
             let (history, extent) = reader.history(&self.manifest.lineage)?;
             let at = history.at.expect("a history without a record is refused");
             let cut = self.manifest.lineage.cut(acknowledged.execution);

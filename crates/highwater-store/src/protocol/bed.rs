@@ -30,12 +30,19 @@ impl Draw {
 
 /// A disk that can lose power.
 pub(super) trait Powered: Media {
-    fn lose_power(&self, draw: &mut Draw);
+    /// The process is killed here; whatever its parts do while they are dropped does not count.
+    fn kill(&self);
+    /// The next process finds what the last left, or what a power loss left of that.
+    fn restart(&self, power_lost: Option<&mut Draw>);
 }
 
 impl Powered for MemoryDisk {
-    fn lose_power(&self, draw: &mut Draw) {
-        MemoryDisk::lose_power(self, &mut |n| draw.below(n));
+    fn kill(&self) {}
+
+    fn restart(&self, power_lost: Option<&mut Draw>) {
+        if let Some(draw) = power_lost {
+            self.lose_power(&mut |n| draw.below(n));
+        }
     }
 }
 
@@ -86,13 +93,17 @@ impl Bed {
         self.steps.left.load(Relaxed) == 0
     }
 
-    /// A new process may begin.
-    pub(super) fn revive(&self) {
-        self.die_after(u64::MAX);
+    /// The process dies, with all it holds; a new one may begin.
+    pub(super) fn crash<T>(&self, process: T, power_lost: Option<&mut Draw>) {
+        self.disk.kill();
+        drop(process);
+        self.disk.restart(power_lost);
+        self.revive();
     }
 
-    pub(super) fn lose_power(&self, draw: &mut Draw) {
-        self.disk.lose_power(draw);
+    /// Nothing dies any more.
+    pub(super) fn revive(&self) {
+        self.die_after(u64::MAX);
     }
 
     pub(super) fn media(&self) -> Arc<dyn Media> {
@@ -186,5 +197,8 @@ impl Log for MortalLog {
     }
     fn file_bytes(&self) -> u64 {
         self.log.file_bytes()
+    }
+    fn unsynced_bytes_max(&self) -> u64 {
+        self.log.unsynced_bytes_max()
     }
 }

@@ -31,11 +31,26 @@ pub(super) enum Careless {
     SinkLater,
 }
 
+/// Which states are large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Large {
+    pub(super) every: u64,
+    pub(super) bytes: usize,
+}
+
+impl Large {
+    /// Now and then one that takes some chunks.
+    pub(super) const SOME: Large = Large { every: 17, bytes: 9000 };
+    /// So many and so large that sled uses its segments again between two commits.
+    pub(super) const MANY: Large = Large { every: 3, bytes: 400_000 };
+}
+
 /// The world that outlives crashes.
 pub(super) struct World {
     pub(super) bed: Bed,
     pub(super) draw: Draw,
     pub(super) careless: Careless,
+    pub(super) large: Large,
     /// Source position at the end of each epoch of the run that counts.
     cuts: BTreeMap<Epoch, u64>,
     /// The last epoch that the outside saw.
@@ -65,9 +80,9 @@ impl Run {
 }
 
 /// State after the first `position` records.
-pub(super) fn oracle(position: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn oracle(position: u64, large: Large) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut state = BTreeMap::new();
-    (0..position).for_each(|record| apply(&mut state, record));
+    (0..position).for_each(|record| apply(&mut state, record, large));
     state
 }
 
@@ -75,7 +90,7 @@ fn key_of(record: u64) -> Vec<u8> {
     vec![b'k', (record.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as u8 % KEYS as u8]
 }
 
-fn apply(state: &mut BTreeMap<Vec<u8>, Vec<u8>>, record: u64) {
+fn apply(state: &mut BTreeMap<Vec<u8>, Vec<u8>>, record: u64, large: Large) {
     let key = key_of(record);
     if record % 5 == 3 {
         state.remove(&key);
@@ -85,8 +100,8 @@ fn apply(state: &mut BTreeMap<Vec<u8>, Vec<u8>>, record: u64) {
     let count = value.len().min(7);
     value.truncate(count);
     value.push(record as u8);
-    if record % 17 == 9 {
-        value.resize(9000, record as u8);
+    if record % large.every == 9 % large.every {
+        value.resize(large.bytes, record as u8);
     } else {
         value.extend_from_slice(&record.to_le_bytes());
     }
@@ -98,6 +113,7 @@ impl World {
             bed,
             draw: Draw::new(seed),
             careless: Careless::No,
+            large: Large::SOME,
             cuts: BTreeMap::from([(Epoch(0), 0)]),
             effects: Epoch(0),
             sink_visible: 0,
@@ -149,7 +165,7 @@ impl World {
         if self.cuts.get(&resume) != Some(&position) {
             return Err(format!("epoch {resume} had position {:?}, now {position}", self.cuts.get(&resume)));
         }
-        if state != oracle(position) {
+        if state != oracle(position, self.large) {
             return Err(format!("at epoch {resume} the state is not that of position {position}"));
         }
         if self.sink_visible < position {
@@ -181,11 +197,9 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, run: Option<Run>, power: bool) {
-        drop(run);
-        self.bed.revive();
+        let World { bed, draw, .. } = self;
+        bed.crash(run, power.then_some(draw));
         if power {
-            let World { bed, draw, .. } = self;
-            bed.lose_power(draw);
             self.sink_visible =
                 self.sink_durable + self.draw.below((self.sink_visible - self.sink_durable + 1) as usize) as u64;
             self.sink_durable = self.sink_visible;
@@ -196,7 +210,7 @@ impl World {
     pub(super) fn close_epoch(&mut self, run: &mut Run, records: u64) {
         let from = run.position;
         (run.position, run.epoch) = (from + records, run.epoch.next());
-        (from..run.position).for_each(|record| apply(&mut run.state, record));
+        (from..run.position).for_each(|record| apply(&mut run.state, record, self.large));
         let shards = run.queues.len();
         let mut rows: Vec<Rows> = (0..shards).map(|_| Rows::new()).collect();
         let mut keys: Vec<Vec<u8>> = (from..run.position).map(key_of).collect();

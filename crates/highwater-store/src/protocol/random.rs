@@ -1,7 +1,7 @@
 //! Long seeded runs: random steps, random deaths, power losses, other numbers of shards; and each rule off in turn.
 
 use super::bed::{Bed, On};
-use super::model::{Broken, Careless, World};
+use super::model::{Broken, Careless, Large, World};
 use crate::error::StoreError;
 use crate::rules::{Rule, without};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,11 +13,13 @@ struct Weather {
     crashes: usize,
     shards_max: usize,
     careless: Careless,
+    large: Large,
     /// A backend loses its last chunks in silence; the store must refuse.
     rollback: bool,
 }
 
-const FAIR: Weather = Weather { on: On::Memory, crashes: 6, shards_max: 4, careless: Careless::No, rollback: false };
+const FAIR: Weather =
+    Weather { on: On::Memory, crashes: 6, shards_max: 4, careless: Careless::No, large: Large::SOME, rollback: false };
 
 /// `HIGHWATER_LONG=10` makes ten times as many runs.
 fn rounds(usual: u64) -> u64 {
@@ -26,7 +28,7 @@ fn rounds(usual: u64) -> u64 {
 
 fn run(weather: Weather, seed: u64) -> Result<(), Broken> {
     let mut world = World::new(Bed::new(weather.on), seed);
-    world.careless = weather.careless;
+    (world.careless, world.large) = (weather.careless, weather.large);
     let mut shards = 1 + world.draw.below(weather.shards_max);
     for crash in 0..weather.crashes {
         if world.draw.below(3) == 0 {
@@ -103,6 +105,13 @@ fn nothing_is_lost_in_memory() {
 #[test]
 fn nothing_is_lost_on_sled() {
     holds(Weather { on: On::Sled, crashes: 4, shards_max: 3, ..FAIR }, 0..rounds(60));
+}
+
+/// And with so much written between two commits that sled uses its segments again: what was committed must not lie
+/// in them when the power goes, though pages reach the disk in no order.
+#[test]
+fn large_epochs_on_sled_are_not_lost() {
+    holds(Weather { on: On::Sled, crashes: 4, shards_max: 3, large: Large::MANY, ..FAIR }, 0..rounds(20));
 }
 
 /// A backend that loses acknowledged chunks in silence is found out.

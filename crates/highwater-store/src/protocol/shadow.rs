@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 pub(super) struct ShadowDisk {
     disk: DirDisk,
     durable: Arc<Mutex<Durable>>,
+    killed: Mutex<Option<Frozen>>,
     _dir: tempfile::TempDir,
 }
 
@@ -58,34 +59,71 @@ impl Durable {
         self.sync_dir(path)
     }
 
-    /// What is found in a directory after the power came back: files by full path, and directories.
-    fn after(&self, dir: &Path, draw: &mut Draw, found: &mut Vec<(PathBuf, Option<Vec<u8>>)>) {
+    /// What is found below a directory after the power came back, of what was visible when it went.
+    fn after(&self, dir: &Path, visible: &Frozen, draw: &mut Draw, found: &mut Frozen) {
         let empty = BTreeMap::new();
         let durable = self.names.get(dir).unwrap_or(&empty);
-        let mut visible = Durable::default();
-        let there = visible.sync_dir(dir).is_ok();
-        let visible = if there { &visible.names[dir] } else { &empty };
-        let mut names: Vec<&String> = durable.keys().chain(visible.keys()).collect();
-        names.sort();
-        names.dedup();
-        for name in names {
-            let path = dir.join(name);
-            let kept = if draw.below(2) == 0 { visible.get(name) } else { durable.get(name) };
+        let is_in = |path: &&PathBuf| path.parent() == Some(dir);
+        let mut paths: Vec<PathBuf> = durable.keys().map(|name| dir.join(name)).collect();
+        paths.extend(visible.keys().filter(is_in).cloned());
+        paths.sort();
+        paths.dedup();
+        for path in paths {
+            let shown = visible.get(&path).map(|file| file.as_ref().map(|(inode, _)| *inode));
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+            let kept = if draw.below(2) == 0 { shown } else { durable.get(name).copied() };
             match kept {
                 None => {}
                 Some(None) => {
-                    found.push((path.clone(), None));
-                    self.after(&path, draw, found);
+                    found.insert(path.clone(), None);
+                    self.after(&path, visible, draw, found);
                 }
                 Some(Some(inode)) => {
-                    let synced = self.bytes.get(inode).cloned().unwrap_or_default();
-                    let is_visible = visible.get(name) == Some(&Some(*inode));
-                    let bytes = if is_visible && draw.below(2) == 0 { fs::read(&path).unwrap() } else { synced };
-                    found.push((path, Some(bytes)));
+                    let synced = self.bytes.get(&inode).cloned().unwrap_or_default();
+                    let bytes = match visible.get(&path) {
+                        Some(Some((shown, bytes))) if *shown == inode => match draw.below(3) {
+                            0 => bytes.clone(),
+                            1 => torn(bytes, synced, draw),
+                            _ => synced,
+                        },
+                        _ => synced,
+                    };
+                    found.insert(path, Some((inode, bytes)));
                 }
             }
         }
     }
+}
+
+/// A tree of files at one moment: none is a directory, some an inode with its bytes.
+type Frozen = BTreeMap<PathBuf, Option<(u64, Vec<u8>)>>;
+
+fn freeze(dir: &Path, frozen: &mut Frozen) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        // A thread of sled may take a file away between two looks.
+        let (Ok(found), bytes) = (fs::metadata(&path), fs::read(&path)) else { continue };
+        if found.is_dir() {
+            freeze(&path, frozen);
+            frozen.insert(path, None);
+        } else if let Ok(bytes) = bytes {
+            frozen.insert(path, Some((found.ino(), bytes)));
+        }
+    }
+}
+
+/// Some pages reached the disk before the power went, in no order.
+fn torn(visible: &[u8], mut synced: Vec<u8>, draw: &mut Draw) -> Vec<u8> {
+    const PAGE: usize = 4096;
+    for start in (0..visible.len()).step_by(PAGE) {
+        let end = visible.len().min(start + PAGE);
+        let same = synced.get(start..end) == Some(&visible[start..end]);
+        if !same && draw.below(2) == 0 {
+            synced.resize(synced.len().max(end), 0);
+            synced[start..end].copy_from_slice(&visible[start..end]);
+        }
+    }
+    synced
 }
 
 impl ShadowDisk {
@@ -93,7 +131,7 @@ impl ShadowDisk {
         // On a disk in memory, where there is one: what is durable is noted here, not there.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let disk = DirDisk::new(dir.path().join("store"), Backend::Sled);
-        ShadowDisk { disk, durable: Arc::default(), _dir: dir }
+        ShadowDisk { disk, durable: Arc::default(), killed: Mutex::default(), _dir: dir }
     }
 
     fn note<T>(&self, done: io::Result<T>, note: impl FnOnce(&mut Durable) -> io::Result<()>) -> io::Result<T> {
@@ -104,24 +142,52 @@ impl ShadowDisk {
 }
 
 impl Powered for ShadowDisk {
-    fn lose_power(&self, draw: &mut Draw) {
+    fn kill(&self) {
+        let mut frozen = Frozen::new();
+        freeze(&self.disk.path(""), &mut frozen);
+        *self.killed.lock().unwrap() = Some(frozen);
+    }
+
+    /// Puts back what was there at the kill: what sled wrote when it was dropped afterwards never happened.
+    fn restart(&self, power_lost: Option<&mut Draw>) {
         let root = self.disk.path("");
+        let Some(visible) = self.killed.lock().unwrap().take() else { return };
         let mut durable = self.durable.lock().unwrap();
-        let mut found = Vec::new();
-        durable.after(&root, draw, &mut found);
+        let found = match power_lost {
+            None => visible,
+            Some(draw) => {
+                let mut found = Frozen::new();
+                durable.after(&root, &visible, draw, &mut found);
+                *durable = Durable::default();
+                found
+            }
+        };
         if root.exists() {
             fs::remove_dir_all(&root).unwrap();
             fs::create_dir(&root).unwrap();
         }
-        for (path, bytes) in &found {
-            match bytes {
+        let mut inodes = BTreeMap::new();
+        for (path, file) in &found {
+            match file {
                 None => fs::create_dir(path).unwrap(),
-                Some(bytes) => fs::write(path, bytes).unwrap(),
+                Some((inode, bytes)) => {
+                    fs::write(path, bytes).unwrap();
+                    inodes.insert(*inode, fs::metadata(path).unwrap().ino());
+                }
             }
         }
-        *durable = Durable::default();
-        if root.exists() {
-            durable.sync_all(&root).unwrap();
+        if durable.names.is_empty() {
+            // What is there after a power loss is all durable.
+            if root.exists() {
+                durable.sync_all(&root).unwrap();
+            }
+            return;
+        }
+        // The files have other inodes now; those that only a durable name remembers get numbers that no file has.
+        let gone = |inode: u64| inodes.get(&inode).copied().unwrap_or(inode | 1 << 63);
+        durable.bytes = std::mem::take(&mut durable.bytes).into_iter().map(|(inode, b)| (gone(inode), b)).collect();
+        for inode in durable.names.values_mut().flat_map(BTreeMap::values_mut).flatten() {
+            *inode = gone(*inode);
         }
     }
 }
@@ -172,7 +238,8 @@ impl Media for ShadowDisk {
         Ok(Box::new(ShadowLog { log, db: self.path(dir).join("db"), durable: Arc::clone(&self.durable) }))
     }
     fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
-        let log = self.disk.open_log(dir)?;
+        // Opening one does so again.
+        let log = self.note(self.disk.open_log(dir), |durable| durable.sync_all(&self.path(dir)))?;
         Ok(Box::new(ShadowLog { log, db: self.path(dir).join("db"), durable: Arc::clone(&self.durable) }))
     }
 }
@@ -199,5 +266,8 @@ impl Log for ShadowLog {
     }
     fn file_bytes(&self) -> u64 {
         self.log.file_bytes()
+    }
+    fn unsynced_bytes_max(&self) -> u64 {
+        self.log.unsynced_bytes_max()
     }
 }
