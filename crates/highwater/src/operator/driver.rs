@@ -242,10 +242,19 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         if let Some(skipped) = &mut self.running.skipped {
             skipped.close(changed, rows);
         }
-        let written = self.running.keys.drain_dirty(|key, state| rows.put(self.index, changed, key, state));
-        if let Err((key, cause)) = written {
-            self.fail(changed, Some(key), None, cause, env);
-            self.held.push(capability);
+        let keys = &mut self.running.keys;
+        let write = || keys.drain_dirty(|key, state| rows.put(self.index, changed, key, state));
+        match catch_unwind(AssertUnwindSafe(write)) {
+            Ok(Ok(_)) => {}
+            Ok(Err((key, cause))) => {
+                self.fail(changed, Some(key), None, cause, env);
+                self.held.push(capability);
+            }
+            // `Serialize` of a state is the user's code too.
+            Err(payload) => {
+                report(env.shared, &self.step, self.graph_worker, changed, None, payload.as_ref());
+                self.held.push(capability);
+            }
         }
     }
 }

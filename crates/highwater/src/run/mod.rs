@@ -21,7 +21,7 @@ use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::Shared;
 use gate::{Gate, Go};
-use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreGuard};
+use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreError, StoreGuard};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -200,6 +200,22 @@ fn open(config: &Config) -> Result<Opened, RunError> {
     Ok(Opened { store: Some(store), router, states, positions })
 }
 
+/// The steps to drop, each together with the count of what it skipped: that is no step of the user's.
+fn with_counts(drop_steps: &[String], store: &Store) -> Vec<String> {
+    let stored = |name: &String| store.steps().iter().any(|step| step.name == *name);
+    let counts = drop_steps.iter().map(|step| format!("{step}#skipped")).filter(stored);
+    drop_steps.iter().cloned().chain(counts).collect()
+}
+
+/// An error that names a step, but not its count beside it.
+fn by_step(mut error: StoreError) -> StoreError {
+    if let StoreError::Orphans { steps, .. } = &mut error {
+        let all = steps.clone();
+        steps.retain(|name| name.strip_suffix("#skipped").is_none_or(|step| !all.iter().any(|other| other == step)));
+    }
+    error
+}
+
 struct Running<'a> {
     config: &'a Config,
     shared: &'a Arc<Shared>,
@@ -221,9 +237,9 @@ impl Running<'_> {
         let mut ids = Vec::new();
         if let Some(store) = store {
             let steps = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect();
-            let (shards_wanted, drop_steps) = (self.config.workers, self.config.drop_steps.clone());
-            let plan = StartPlan { shards: shards_wanted, steps, claims: flow.claims, drop_steps };
-            let started = store.start(plan).map_err(|error| RunError::Store { error, kept: None })?;
+            let drop_steps = with_counts(&self.config.drop_steps, &store);
+            let plan = StartPlan { shards: self.config.workers, steps, claims: flow.claims, drop_steps };
+            let started = store.start(plan).map_err(|error| RunError::Store { error: by_step(error), kept: None })?;
             tracing::debug!(execution = started.execution.0, epoch = started.resume.0, "flow started");
             self.execution = Some(started.execution);
             self.guard = Some(started.guard);
