@@ -1,0 +1,87 @@
+//! A2: a kill at every point of the protocol that has a name, however often, and the answer is the same.
+//!
+//! A build of its own (feature `failpoints`) aborts at the N-th passage of a point. For each point: a
+//! store is started, struck, started at another worker count, struck at a later passage, and so on
+//! until it has come to the end; every point must have fired. The names are read from the sources, so
+//! that a new point cannot be forgotten here.
+
+use crate::bed::{Bed, Running, carts, command, says};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// `cart_join` with points that can be made to fail; cargo builds it once, beside the normal one.
+fn program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failpoints");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "-p", "highwater-suite", "--example", "cart_join", "--features", "failpoints"]);
+        cargo.args(["--config", "profile.dev.debug=0"]); // nobody looks into it; it builds in half the time
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", &target).stdout(Stdio::null());
+        let status = cargo.status().expect("cargo runs, since it runs this test");
+        assert!(status.success(), "cannot build cart_join with failpoints: {status}");
+        target.join("debug/examples/cart_join")
+    })
+}
+
+/// Every name in a `fail::point("…")` of the two crates.
+fn points() -> BTreeSet<String> {
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")];
+    let mut found = BTreeSet::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let names = text.split("fail::point(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// Lines of new input for each run of a life.
+const LINES: usize = 300;
+
+/// One store, struck once a run, each run at another number of workers and with more to read. Answers
+/// how often the point fired.
+fn strike(point: &str, passages: &[u32]) -> u32 {
+    let bed = Bed::new();
+    let mut fired = 0;
+    for (run, (passage, workers)) in passages.iter().zip([2, 3, 1, 4, 8].into_iter().cycle()).enumerate() {
+        bed.append("in.json", carts(LINES, run as u64));
+        // One user comes again and again: his old rows are garbage, which is collected.
+        for order in 0..LINES {
+            bed.append("in.json", format!("{{\"user_id\": \"{run}\", \"type\": \"order\", \"order_id\": {order}}}\n"));
+        }
+        let mut start = bed.command(program(), &format!("in.json --output out -r st -s 0 -w {workers}"));
+        let ended = Running::start(start.env("HIGHWATER_FAIL", format!("{point}={passage}"))).end();
+        if !ended.status.success() {
+            says(ended.died_of(Signal::ABORT), &[&format!("failpoint {point} fired")]);
+            fired += 1;
+        }
+        bed.check_prefix(&["in.json"]);
+    }
+    bed.run_cart("in.json --output out -r st -w 3").code(0);
+    bed.check_finished(&["in.json"]);
+    fired
+}
+
+#[test]
+fn a2_a_kill_at_every_point_of_the_protocol_leaves_the_same_answer() {
+    let points = points();
+    assert!(points.len() >= 15, "the protocol has lost its points: {points:?}");
+    let passages: &[u32] = match crate::bed::long() {
+        true => &[1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 20, 30, 50, 80, 130, 210, 340, 550],
+        false => &[1, 1, 30, 2],
+    };
+    assert!(command(program()).arg("--help").output().unwrap().status.success());
+    let counts: Vec<(String, u32)> = points.iter().map(|point| (point.clone(), strike(point, passages))).collect();
+    eprintln!("{counts:?}");
+    let silent: Vec<_> = counts.iter().filter(|(_, fired)| *fired == 0).map(|(point, _)| point).collect();
+    assert!(silent.is_empty(), "never fired: {silent:?}; the others: {counts:?}");
+}
