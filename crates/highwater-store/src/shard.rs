@@ -158,7 +158,10 @@ impl Shard {
             let log = if left_over {
                 media.open_log(&dir)?
             } else {
-                media.create_dir(&place.dir)?;
+                match media.create_dir(&place.dir) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !on(Rule::FreshGeneration) => {}
+                    made => made?,
+                }
                 media.create_log(&dir)?
             };
             let first = Acknowledged { execution, epoch: Epoch(0), last_seq: 0 };
