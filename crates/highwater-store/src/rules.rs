@@ -24,7 +24,7 @@ pub(crate) enum Rule {
     ByEpoch,
     /// New shards are durable before the manifest names their generation.
     PrepareSync,
-    /// Left-overs of a generation that the manifest does not name are deleted, never used.
+    /// Left-overs of a generation that the manifest does not name are deleted, and their number is not used again.
     FreshGeneration,
     /// Old shards go only after the manifest names the new generation.
     DeleteLate,

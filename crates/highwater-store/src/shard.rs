@@ -153,17 +153,8 @@ impl Shard {
         lock: Lock,
     ) -> Result<Shard, StoreError> {
         let made = (|| {
-            let dir = place.log_dir();
-            let left_over = !on(Rule::FreshGeneration) && media.list(&place.dir)?.iter().any(|name| name == "log");
-            let log = if left_over {
-                media.open_log(&dir)?
-            } else {
-                match media.create_dir(&place.dir) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !on(Rule::FreshGeneration) => {}
-                    made => made?,
-                }
-                media.create_log(&dir)?
-            };
+            media.create_dir(&place.dir)?;
+            let log = media.create_log(&place.log_dir())?;
             let first = Acknowledged { execution, epoch: Epoch(0), last_seq: 0 };
             Ok((Bounded::new(log), AckFile::create(&*media, &place.dir, place.salt, first)?))
         })();

@@ -210,11 +210,7 @@ fn rescale(
         remove(&**media, &left_overs(&**media, old)?)?;
     }
     let dir = generation_dir(next);
-    let left_over = !on(Rule::FreshGeneration) && left_overs(&**media, old)?.contains(&dir);
-    if !left_over {
-        let made = media.create_dir(&dir);
-        made.map_err(|source| broken(&**media, &dir, "making", Some(resume), source))?;
-    }
+    media.create_dir(&dir).map_err(|source| broken(&**media, &dir, "making", Some(resume), source))?;
     let create = |index| {
         let salt = salt(manifest.id, next, index, count);
         let key_groups = manifest.key_groups;

@@ -150,7 +150,7 @@ each_rule_is_needed! {
     gc_waits_for_successors: [Rule::GcWait];
     the_newest_is_by_epoch: [Rule::ByEpoch, Rule::GcWait];
     new_shards_are_synced_first: [Rule::PrepareSync];
-    left_overs_are_not_used: [Rule::FreshGeneration];
+    left_overs_do_not_stand_in_the_way: [Rule::FreshGeneration];
     old_shards_go_late: [Rule::DeleteLate];
     closed_is_not_for_ever: [Rule::ClosedEnds];
     closed_counts: [Rule::Closed];
