@@ -34,10 +34,14 @@ fn main() -> ExitCode {
         flow.source("lines", Lines::files(&options.input))
             .flat_map(words)
             .key_into(|word| (word, ()))
-            .stateful_map("count", || 0u64, |times, ()| {
-                *times += 1;
-                *times
-            })
+            .stateful_map(
+                "count",
+                || 0u64,
+                |times, ()| {
+                    *times += 1;
+                    *times
+                },
+            )
             .map(|(word, times)| Seen { word, times })
             .sink("out", JsonLines::to(&options.output));
     })
