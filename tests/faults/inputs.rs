@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, Running, carts, command, example, says};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// A store that has read `lines` lines of `in.json`.
 fn has_read(lines: usize) -> Bed {
@@ -106,8 +107,7 @@ fn b14_input_that_cannot_be_read_is_named() {
 fn b14_input_without_permission_is_named() {
     let bed = Bed::with_transcript();
     fs::set_permissions(bed.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(bed.path("in.json"), fs::Permissions::from_mode(0)).unwrap();
-    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(bed.path("in.json"), fs::Permissions::from_mode(0o000)).unwrap();
     // The program may lie where nobody may look.
     fs::copy(example("cart_join"), bed.path("program")).unwrap();
     let mut run = match rustix::process::geteuid().is_root() {

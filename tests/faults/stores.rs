@@ -124,8 +124,7 @@ fn c12_an_output_that_is_not_of_this_store_is_refused() {
 fn store_at(bed: &Bed, last: u64) {
     let mut options = OpenOptions::new("cart_join");
     options.dir = Some(bed.path("st"));
-    let mut plan = StartPlan::default();
-    plan.shards = 1;
+    let plan = StartPlan { shards: 1, ..StartPlan::default() };
     let mut started = Store::open(options).unwrap().start(plan).unwrap();
     started.shards[0].append(Epoch(1), Epoch(last), &Rows::new(), false).unwrap();
     started.shards[0].sync().unwrap();

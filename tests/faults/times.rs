@@ -132,7 +132,8 @@ fn d5_an_idle_partition_holds_no_commit_back() {
             .collect();
         let mut seen = std::mem::take(&mut *seen.lock().unwrap());
         let mut truth = truth;
-        (seen.sort_unstable(), truth.sort_unstable());
+        seen.sort_unstable();
+        truth.sort_unstable();
         assert_eq!(seen, truth);
     }
 }
