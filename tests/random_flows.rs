@@ -184,7 +184,7 @@ fn run(dir: &Path, chain: &[Step], fork: usize, items: &[Pair], run: Run) -> Res
             let read = read.fetch_add(1, SeqCst) + 1;
             match run.end {
                 End::Stop(at) if read == at => stop.stop(),
-                End::Panic(at) if read == at => panic!("{AS_ASKED}"),
+                End::Panic(at) if read == at => std::panic::panic_any(AS_ASKED),
                 _ => {}
             }
             pair
@@ -231,7 +231,7 @@ fn quiet() {
     QUIET.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if info.payload_as_str() != Some(AS_ASKED) {
+            if info.payload().downcast_ref::<&str>() != Some(&AS_ASKED) {
                 before(info);
             }
         }));
