@@ -22,4 +22,5 @@ mod records;
 mod signals;
 mod steps;
 mod stores;
+mod table;
 mod times;
