@@ -1,8 +1,9 @@
 //! Whatever the moment of the kill and the number of workers after it, no line is lost, doubled,
 //! invented, or out of order within a key.
 //!
-//! The real program, in release, is killed and started again many times; `tests/drill` says how and
-//! `tests/oracle` what must come out. `HIGHWATER_DRILL_KILLS=1000` for the long one,
+//! The real program, in release, is killed and started again many times, on input in several files that
+//! grows between its runs, with spiced user ids; `tests/drill` says how and `tests/oracle` what must come
+//! out. `HIGHWATER_DRILL_KILLS=1000` for the long one,
 //! `HIGHWATER_DRILL_SEED` to draw the same input, workers and moments again (when exactly a signal
 //! arrives is not ours to repeat), `HIGHWATER_DRILL_PROGRAM` to drill a program that is built already.
 //! A failure keeps its directory: input, output, store, and the log of every run.
