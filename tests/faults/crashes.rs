@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 #[test]
 fn a4_twenty_kills_in_a_row_during_recovery_do_no_harm() {
     let bed = Bed::new();
-    bed.write("in.json", carts(4000, 4));
+    bed.write("in.json", carts(30_000, 4));
     let mut first = Running::start(&mut bed.cart("in.json --output out -r st -w 3 -s 0 -vv"));
     for _ in 0..5 {
         first.wait_for("committed");
@@ -24,7 +24,7 @@ fn a4_twenty_kills_in_a_row_during_recovery_do_no_harm() {
         let workers = [1, 4, 2, 3][kill % 4];
         let mut run = Running::start(&mut bed.cart(&format!("in.json --output out -r st -w {workers} -s 1h -vv")));
         run.wait_for("recovery started");
-        std::thread::sleep(Duration::from_millis(kill as u64)); // another moment of it each time
+        std::thread::sleep(Duration::from_micros(300 * kill as u64)); // another moment of it each time
         let ended = run.kill();
         ended.died_of(Signal::KILL);
         early += u32::from(!ended.stderr.contains("flow started"));

@@ -48,7 +48,7 @@ fn b1_a_bad_line_stops_it_there_with_all_before_it_kept() {
 fn b2_skipped_records_are_counted_across_a_kill_and_told_at_the_end() {
     let bed = Bed::new();
     let mut text = Vec::new();
-    for (number, line) in carts(6000, 2).split_inclusive(|byte| *byte == b'\n').enumerate() {
+    for (number, line) in carts(18_000, 2).split_inclusive(|byte| *byte == b'\n').enumerate() {
         text.extend_from_slice(line);
         if number % 20 == 10 {
             text.extend_from_slice(b"no JSON\n");
@@ -60,11 +60,11 @@ fn b2_skipped_records_are_counted_across_a_kill_and_told_at_the_end() {
     run.wait_for("committed");
     run.kill().died_of(Signal::KILL);
     let ended = bed.run_cart("in.json --output out -r st -w 3 -s 1ms --on-error skip");
-    says(ended.code(0), &["bad records skipped, over all runs on this store: 300"]);
-    assert!(ended.records() < 6000, "the kill came before the first commit");
+    says(ended.code(0), &["bad records skipped, over all runs on this store: 900"]);
+    assert!(ended.records() < 18_000, "the kill came before the first commit");
     bed.check_finished(&["in.json"]);
     // A run with nothing to do still knows.
-    says(bed.run_cart("in.json --output out -r st").code(0), &["over all runs on this store: 300"]);
+    says(bed.run_cart("in.json --output out -r st").code(0), &["over all runs on this store: 900"]);
 }
 
 /// Nothing but bad lines: it ends, memory is flat, the log is a page.
