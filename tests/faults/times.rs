@@ -205,8 +205,10 @@ fn d6_an_idle_run_uses_less_than_two_percent_of_a_core() {
     std::thread::sleep(Duration::from_secs(if crate::bed::long() { 60 } else { 4 }));
     let (used, over) = (run.cpu() - before, start.elapsed());
     let percent = 100.0 * used.as_secs_f64() / over.as_secs_f64();
+    // The same few hundred looks a second cost twice as much where nothing is optimised.
+    let most = if cfg!(debug_assertions) { 5.0 } else { 2.0 };
     eprintln!("idle: {percent:.2} % of a core");
-    assert!(percent < 2.0, "{percent:.2} % of a core while idle: {used:?} in {over:?}");
+    assert!(percent < most, "{percent:.2} % of a core while idle: {used:?} in {over:?}");
     assert!(!run.has_ended());
     run.signal(Signal::TERM);
     run.end().died_of(Signal::TERM);
