@@ -11,6 +11,7 @@ use crate::guard::report;
 use crate::operator::counter::Counter;
 use crate::operator::keys::Keys;
 use crate::operator::logic::{Context, Logic, Next, can_fail};
+use crate::operator::outbox::{Outbox, Output};
 use crate::policy::OnError;
 use crate::shared::Cause;
 use crate::snapshot::StepIndex;
@@ -20,19 +21,15 @@ use crate::time::Time;
 use highwater_store::Epoch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
 use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 /// Ports of the operator: items, the frontier behind its rows, the frontier behind its work.
 const ITEMS: usize = 0;
 const ROWS: usize = 1;
 const DONE: usize = 2;
-
-type Output<T> = OutputBuilder<Time, CapacityContainerBuilder<Vec<T>>>;
 
 /// Puts a logic under the driver.
 pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
@@ -75,6 +72,7 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
     let (shared, rows) = (graph.shared.clone(), graph.rows.clone());
     builder.build(move |_capabilities| {
         let mut stash = Stash::default();
+        let mut outbox = Outbox::default();
         move |frontiers| {
             if !driver.held.is_empty() {
                 // Failed: what still comes is of epochs that will not commit.
@@ -87,7 +85,8 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
                 // Epochs before this one are closed: its items must not run into their snapshot.
                 driver.close_before(Some(epoch), env);
                 for (capability, mut batch) in stashed.batches {
-                    driver.run(epoch, &mut batch, &capability, &stashed.rows, &mut output, env);
+                    let out = outbox.at(&capability, &mut output);
+                    driver.run(epoch, &mut batch, &capability, || stashed.rows.clone(), out, env);
                 }
             }
             driver.close_before(frontier, env);
@@ -95,11 +94,14 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
                 let time = *capability.least().expect("items have a time");
                 let retain = |port| capability.delayed(&time, port);
                 if Some(time.epoch()) == frontier {
-                    driver.run(time.epoch(), batch, &retain(ITEMS), &retain(ROWS), &mut output, env);
+                    let items = retain(ITEMS);
+                    let out = outbox.at(&items, &mut output);
+                    driver.run(time.epoch(), batch, &items, || retain(ROWS), out, env);
                 } else {
                     stash.push(time.epoch(), retain(ITEMS), retain(DONE), || retain(ROWS), std::mem::take(batch));
                 }
             });
+            outbox.flush(&mut output);
         }
     });
     let mut declared = graph.declared.borrow_mut();
@@ -140,8 +142,8 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         epoch: Epoch,
         batch: &mut Vec<(K, V)>,
         items: &Capability<Time>,
-        rows: &Capability<Time>,
-        output: &mut Output<(K, L::Out)>,
+        rows: impl Fn() -> Capability<Time>,
+        out: &mut Vec<(K, L::Out)>,
         env: Env<'_>,
     ) {
         if !self.held.is_empty() || env.shared.failed().is_some_and(|failed| failed <= epoch) {
@@ -149,21 +151,21 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
             return;
         }
         if self.rows_held.is_none() {
-            self.rows_held = Some((epoch, rows.clone()));
+            self.rows_held = Some((epoch, rows()));
         }
-        let mut output = output.activate();
-        let mut session = output.session(items);
+        out.reserve(batch.len());
         let mut emitted = Vec::new();
-        let mut slot = None;
+        let mut current = None;
         let Running { keys, logic, skipped } = &mut self.running;
         let keep_item = can_fail::<L::Error>();
         let keep_state = keep_item && env.shared.on_error == OnError::Skip;
         let mut failure = None;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             for (key, value) in batch.drain(..) {
-                let number = keys.slot(&key);
-                slot = Some(number);
-                let (_, state) = keys.get(number);
+                let hash = keys.hash(&key);
+                current = Some(hash);
+                let mut found = keys.find(hash, &key);
+                let state = &mut found.slot.state;
                 let before = if keep_state { state.as_ref().and_then(|state| logic.copy(state)) } else { None };
                 if keep_state && before.is_none() && state.is_some() {
                     failure = Some((
@@ -174,35 +176,32 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                     break;
                 }
                 let shown = keep_item.then(|| value.clone());
-                let current = state.get_or_insert_with(|| logic.init(&key));
+                let now = state.get_or_insert_with(|| logic.init(&key));
                 let mut context = Context { key: &key, epoch, out: &mut emitted };
-                match logic.on_item(current, value, &mut context) {
+                match logic.on_item(now, value, &mut context) {
                     Ok(next) => {
                         if next == Next::Discard {
                             *state = None;
                         }
-                        keys.touch(number);
+                        found.touch();
                         let last = emitted.pop();
                         for item in emitted.drain(..) {
-                            session.give((key.clone(), item));
+                            out.push((key.clone(), item));
                         }
                         if let Some(item) = last {
-                            session.give((key, item));
+                            out.push((key, item));
                         }
                     }
                     Err(error) => {
                         // As if the item had not come: the closure may have changed the state half.
                         *state = before;
                         emitted.clear();
-                        if keys.is_blank(number) {
-                            keys.release(number);
-                        }
+                        keys.forget_blank(hash, &key);
                         let item = shown.and_then(|item| serde_json::to_string(&item).ok());
                         if keep_state {
                             let skipped = skipped.as_mut().expect("a logic that can fail has a counter");
                             skipped.add(epoch);
                             skip_logged(env, &self.step, &key, epoch, &error.into(), item.as_deref());
-                            slot = None;
                         } else {
                             failure = Some((format!("{key:?}"), item, error.into()));
                             break;
@@ -211,15 +210,14 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                 }
             }
         }));
-        drop(session);
         batch.clear();
         if let Err(payload) = ran {
-            let key = slot.map(|slot| format!("{:?}", self.running.keys.get(slot).0));
+            let key = current.and_then(|hash| self.running.keys.key_of(hash)).map(|key| format!("{key:?}"));
             report(env.shared, &self.step, self.graph_worker, epoch, key, payload.as_ref());
-            self.held = vec![items.clone(), rows.clone()];
+            self.held = vec![items.clone(), rows()];
         } else if let Some((key, item, cause)) = failure {
             self.fail(epoch, Some(key), item, cause, env);
-            self.held = vec![items.clone(), rows.clone()];
+            self.held = vec![items.clone(), rows()];
         }
     }
 

@@ -5,6 +5,7 @@ use crate::error::{StepFailure, excerpt};
 use crate::graph::Graph;
 use crate::guard::guarded;
 use crate::operator::counter::Counter;
+use crate::operator::outbox::{Outbox, Output};
 use crate::policy::OnError;
 use crate::shared::Cause;
 use crate::stash::epoch_of;
@@ -12,11 +13,9 @@ use crate::time::Time;
 use highwater_store::Epoch;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 const ITEMS: usize = 0;
@@ -42,27 +41,26 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
     let mut builder = OperatorBuilder::new(step.clone(), graph.scope);
     let mut input = builder.new_input(items, Pipeline);
     let (output, stream) = builder.new_output();
-    let mut output = OutputBuilder::<Time, CapacityContainerBuilder<Vec<U>>>::from(output);
+    let mut output = Output::<U>::from(output);
     let (_rows, rows_signal) = builder.new_output::<Vec<()>>();
     let (shared, rows, worker) = (graph.shared.clone(), graph.rows.clone(), graph.worker);
     builder.build(move |_capabilities| {
         let mut held: Vec<Capability<Time>> = Vec::new();
         let mut counted: Vec<(Epoch, Capability<Time>)> = Vec::new();
-        let mut done = Vec::new();
+        let mut outbox = Outbox::default();
         move |frontiers| {
-            let mut output = output.activate();
             input.for_each(|capability, batch| {
                 let time = *capability.least().expect("items have a time");
                 let epoch = time.epoch();
                 if !held.is_empty() {
                     return;
                 }
-                done.reserve(batch.len());
+                let done = outbox.at(&capability.delayed(&time, ITEMS), &mut output);
                 let mut skips = 0;
                 let ran = guarded(&shared, &step, worker, epoch, || {
                     for item in batch.drain(..) {
                         let shown = shown(&item);
-                        let Err(error) = logic(item, &mut done) else { continue };
+                        let Err(error) = logic(item, done) else { continue };
                         let item = shown.and_then(|item| serde_json::to_string(&item).ok());
                         if shared.on_error != OnError::Skip {
                             return Ran::Failed { item, cause: error };
@@ -83,11 +81,7 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
                     counted.push((epoch, capability.delayed(&time, ROWS)));
                 }
                 match ran {
-                    Some(Ran::Whole) if done.is_empty() => {}
-                    Some(Ran::Whole) => {
-                        output.session(&capability).give_container(&mut done);
-                        done.clear();
-                    }
+                    Some(Ran::Whole) => {}
                     failed => {
                         if let Some(Ran::Failed { item, cause }) = failed {
                             let failure =
@@ -99,6 +93,7 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
                     }
                 }
             });
+            outbox.flush(&mut output);
             let frontier = epoch_of(&frontiers[0]);
             counted.sort_by_key(|(epoch, _)| *epoch);
             counted.retain(|(epoch, _)| {

@@ -11,6 +11,7 @@ mod key;
 mod keys;
 mod logic;
 mod map;
+mod outbox;
 mod stateful;
 mod stateful_map;
 mod transform;
