@@ -232,11 +232,7 @@ impl<P: Partition> Driver<P> {
         }
         if let Some(failed) = self.shared.failed() {
             // Everything before the failed epoch must commit; what is open at or after it will not.
-            if self.time.epoch() < failed {
-                return self.close_then_end();
-            }
-            self.note_ranges();
-            return Turn::End;
+            return if self.time.epoch() < failed { self.close_then_end() } else { Turn::End };
         }
         if self.shared.is_stopping() || self.readers.iter().all(|reader| reader.ended) {
             return self.close_then_end();
@@ -382,6 +378,15 @@ impl<P: Partition> Driver<P> {
                 let (partition, to) = (reader.name.clone(), Some(reader.partition.place()));
                 self.shared.add_range(self.time.epoch(), SourceRange { partition, from, to });
             }
+        }
+    }
+}
+
+impl<P: Partition> Drop for Driver<P> {
+    fn drop(&mut self) {
+        // A failure may end the run before this source has its next turn.
+        if self.shared.failed().is_some() {
+            self.note_ranges();
         }
     }
 }
