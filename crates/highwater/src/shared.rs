@@ -75,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) recovery: bool,
     pub(crate) totals: Totals,
     committed: AtomicU64,
+    stored: AtomicU64,
     committed_at: Mutex<Instant>,
     pause_ns_max: AtomicU64,
     stop: AtomicBool,
@@ -99,6 +100,7 @@ impl Shared {
             recovery,
             totals: Totals::default(),
             committed: AtomicU64::new(resume.0),
+            stored: AtomicU64::new(resume.0),
             committed_at: Mutex::new(now()),
             pause_ns_max: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -123,6 +125,17 @@ impl Shared {
             *ranges = ranges.split_off(&epoch.next());
             tracing::debug!(epoch = epoch.0, "committed");
         }
+    }
+
+    /// A shard has been told that everything up to `epoch` is complete.
+    pub(crate) fn note_stored(&self, epoch: Epoch) {
+        self.stored.fetch_max(epoch.0, SeqCst);
+    }
+
+    /// The last epoch there is once all input has ended: what the next run resumes after.
+    pub(crate) fn last_epoch(&self) -> Epoch {
+        // Without a store, the clock is beyond every epoch that a source has closed.
+        Epoch(if self.recovery { self.stored.load(SeqCst) } else { self.clock.epoch().0 - 1 })
     }
 
     /// How long ago the last epoch was committed.

@@ -31,6 +31,9 @@ const ITEMS: usize = 0;
 const ROWS: usize = 1;
 const DONE: usize = 2;
 
+/// Keys of a snapshot that are written in one turn: a few milliseconds, so that no epoch's end stalls the flow.
+const SLICE: usize = 4096;
+
 /// Puts a logic under the driver.
 pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     stream: KeyedStream<'s, K, V>,
@@ -45,8 +48,15 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
         Keys::new()
     });
     let running = Running { keys, logic, skipped };
-    let driver =
-        Driver { graph_worker: graph.worker, step: step.to_owned(), index, running, held: Vec::new(), rows_held: None };
+    let driver = Driver {
+        graph_worker: graph.worker,
+        step: step.to_owned(),
+        index,
+        running,
+        held: Vec::new(),
+        rows_held: None,
+        snapshot: None,
+    };
     let items = if stream.routed {
         operator(&graph, stream.items, Pipeline, driver)
     } else {
@@ -65,6 +75,7 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
 ) -> StreamVec<'s, Time, (K, L::Out)> {
     let mut builder = OperatorBuilder::new(driver.step.clone(), graph.scope);
     let mut input = builder.new_input(items, pact);
+    let activator = graph.scope.activator_for(builder.operator_info().address);
     let (output, stream) = builder.new_output();
     let mut output = Output::<(K, L::Out)>::from(output);
     let (_rows, rows_signal) = builder.new_output::<Vec<()>>();
@@ -74,13 +85,16 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
         let mut stash = Stash::default();
         let mut outbox = Outbox::default();
         move |frontiers| {
+            let frontier = epoch_of(&frontiers[0]);
+            let env = Env { shared: &shared, rows: rows.as_ref() };
+            if driver.write_snapshot(SLICE, env) {
+                activator.activate();
+            }
             if !driver.held.is_empty() {
                 // Failed: what still comes is of epochs that will not commit.
                 input.for_each(|_, batch| batch.clear());
                 return;
             }
-            let frontier = epoch_of(&frontiers[0]);
-            let env = Env { shared: &shared, rows: rows.as_ref() };
             while let Some((epoch, stashed)) = stash.take_open(frontier) {
                 // Epochs before this one are closed: its items must not run into their snapshot.
                 driver.close_before(Some(epoch), env);
@@ -102,6 +116,9 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
                 }
             });
             outbox.flush(&mut output);
+            if driver.snapshot.is_some() {
+                activator.activate();
+            }
         }
     });
     let mut declared = graph.declared.borrow_mut();
@@ -131,8 +148,10 @@ struct Driver<K: Key, V: Data, L: Logic<K, V>> {
     running: Running<K, L::State, L>,
     /// After a failure: capabilities of its epoch, so that it never commits.
     held: Vec<Capability<Time>>,
-    /// The epoch that has changed states, and the capability to say so.
+    /// The open epoch, if it has changed states, and the capability to write them.
     rows_held: Option<(Epoch, Capability<Time>)>,
+    /// The closed epoch whose snapshot is being written, slice by slice.
+    snapshot: Option<(Epoch, Capability<Time>)>,
 }
 
 impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
@@ -157,6 +176,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         let mut emitted = Vec::new();
         let mut current = None;
         let Running { keys, logic, skipped } = &mut self.running;
+        let (snapshot, index) = (&self.snapshot, self.index);
         let keep_item = can_fail::<L::Error>();
         let keep_state = keep_item && env.shared.on_error == OnError::Skip;
         let mut failure = None;
@@ -165,10 +185,17 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                 let hash = keys.hash(&key);
                 current = Some(hash);
                 let mut found = keys.find(hash, &key);
+                if let (Some((due, _)), Some(rows)) = (snapshot, env.rows)
+                    && let Err((key, cause)) = found.settle(epoch, |key, state| rows.put(index, *due, key, state))
+                {
+                    failure = Some((*due, key, None, cause));
+                    break;
+                }
                 let state = &mut found.slot.state;
                 let before = if keep_state { state.as_ref().and_then(|state| logic.copy(state)) } else { None };
                 if keep_state && before.is_none() && state.is_some() {
                     failure = Some((
+                        epoch,
                         format!("{key:?}"),
                         None,
                         "its state cannot be copied, so no item may be skipped".into(),
@@ -183,7 +210,11 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                         if next == Next::Discard {
                             *state = None;
                         }
-                        found.touch();
+                        if env.rows.is_some() {
+                            found.touch(epoch);
+                        } else if next == Next::Discard {
+                            keys.forget_blank(hash, &key);
+                        }
                         let last = emitted.pop();
                         for item in emitted.drain(..) {
                             out.push((key.clone(), item));
@@ -203,7 +234,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                             skipped.add(epoch);
                             skip_logged(env, &self.step, &key, epoch, &error.into(), item.as_deref());
                         } else {
-                            failure = Some((format!("{key:?}"), item, error.into()));
+                            failure = Some((epoch, format!("{key:?}"), item, error.into()));
                             break;
                         }
                     }
@@ -215,9 +246,13 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
             let key = current.and_then(|hash| self.running.keys.key_of(hash)).map(|key| format!("{key:?}"));
             report(env.shared, &self.step, self.graph_worker, epoch, key, payload.as_ref());
             self.held = vec![items.clone(), rows()];
-        } else if let Some((key, item, cause)) = failure {
-            self.fail(epoch, Some(key), item, cause, env);
+            self.hold_snapshot();
+        } else if let Some((failed, key, item, cause)) = failure {
+            self.fail(failed, Some(key), item, cause, env);
             self.held = vec![items.clone(), rows()];
+            if failed < epoch {
+                self.hold_snapshot();
+            }
         }
     }
 
@@ -227,33 +262,45 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         env.shared.fail(epoch, Cause::Step(Box::new(failure)));
     }
 
-    /// Snapshots what changed in an epoch before `epoch`: it is closed. `None`: all epochs are.
+    /// Begins the snapshot of an epoch before `epoch`: it is closed. `None`: all epochs are.
     fn close_before(&mut self, epoch: Option<Epoch>, env: Env<'_>) {
         let closed = |changed: &Epoch| epoch.is_none_or(|epoch| *changed < epoch);
         let Some((changed, capability)) = self.rows_held.take_if(|(changed, _)| closed(changed)) else {
             return;
         };
-        let Some(rows) = env.rows else {
-            self.running.keys.forget_dirty();
-            return;
-        };
+        let Some(rows) = env.rows else { return };
+        self.write_snapshot(usize::MAX, env);
         if let Some(skipped) = &mut self.running.skipped {
             skipped.close(changed, rows);
         }
-        let keys = &mut self.running.keys;
-        let write = || keys.drain_dirty(|key, state| rows.put(self.index, changed, key, state));
+        self.running.keys.end_epoch(changed);
+        self.snapshot = Some((changed, capability));
+    }
+
+    /// Writes up to `keys` of the snapshot; lets go of its epoch when it is whole. Answers whether there is more.
+    fn write_snapshot(&mut self, keys: usize, env: Env<'_>) -> bool {
+        let (Some((epoch, _)), Some(rows)) = (&self.snapshot, env.rows) else { return false };
+        let (epoch, index, states) = (*epoch, self.index, &mut self.running.keys);
+        let write = || states.write_due(keys, |key, state| rows.put(index, epoch, key, state));
         match catch_unwind(AssertUnwindSafe(write)) {
-            Ok(Ok(_)) => {}
+            Ok(Ok(false)) => return true,
+            Ok(Ok(true)) => self.snapshot = None,
             Ok(Err((key, cause))) => {
-                self.fail(changed, Some(key), None, cause, env);
-                self.held.push(capability);
+                self.fail(epoch, Some(key), None, cause, env);
+                self.hold_snapshot();
             }
             // `Serialize` of a state is the user's code too.
             Err(payload) => {
-                report(env.shared, &self.step, self.graph_worker, changed, None, payload.as_ref());
-                self.held.push(capability);
+                report(env.shared, &self.step, self.graph_worker, epoch, None, payload.as_ref());
+                self.hold_snapshot();
             }
         }
+        false
+    }
+
+    /// The snapshot cannot be completed: its epoch never commits.
+    fn hold_snapshot(&mut self) {
+        self.held.extend(self.snapshot.take().map(|(_, capability)| capability));
     }
 }
 

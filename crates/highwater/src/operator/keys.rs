@@ -1,5 +1,8 @@
-//! The keys of one step on one worker, with their states: a table, and the list of keys that
-//! changed since the last snapshot.
+//! The keys of one step on one worker, with their states: a table, and the lists of keys that
+//! changed in the open epoch and that are due for the snapshot of the one before.
+//!
+//! A snapshot is taken in slices while items of the next epoch run already: a key that is due is
+//! written before it changes again.
 //!
 //! A key is hashed and looked up once per item; states lie in the table itself, so that an item
 //! costs as few cache misses as a plain hash map.
@@ -11,6 +14,8 @@ use crate::restored::PackedRows;
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use highwater_store::Epoch;
+use std::fmt::Debug;
 
 /// One key and its state.
 pub(crate) struct Slot<K, S> {
@@ -18,7 +23,8 @@ pub(crate) struct Slot<K, S> {
     key: K,
     /// `None` while the key is new, or discarded and the store still has to hear of it.
     pub(crate) state: Option<S>,
-    dirty: bool,
+    /// The epoch in which it changed, if its snapshot has not been written.
+    changed: Option<Epoch>,
     /// Whether the store may hold a row of this key.
     stored: bool,
 }
@@ -26,8 +32,11 @@ pub(crate) struct Slot<K, S> {
 /// Keys, states, and what changed.
 pub(crate) struct Keys<K, S> {
     table: HashTable<Slot<K, S>>,
-    /// Hashes of the keys that changed, each once.
+    /// Hashes of the keys that changed in the open epoch, each once.
     dirty: Vec<u64>,
+    /// Hashes of the keys that changed in an epoch that is over, and the epoch.
+    due: Vec<u64>,
+    due_epoch: Epoch,
     // Seeded at random: keys come from outside, and must not be able to collide on purpose.
     hasher: RandomState,
 }
@@ -38,11 +47,38 @@ pub(crate) struct Found<'a, K, S> {
     dirty: &'a mut Vec<u64>,
 }
 
-impl<K, S> Found<'_, K, S> {
-    /// Notes that the key changed.
-    pub(crate) fn touch(&mut self) {
-        if !self.slot.dirty {
-            self.slot.dirty = true;
+impl<K: Debug, S> Slot<K, S> {
+    /// Writes the snapshot of a key that changed.
+    fn write(
+        &mut self,
+        write: &mut impl FnMut(&K, Option<&S>) -> Result<(), StepError>,
+    ) -> Result<(), (String, StepError)> {
+        self.changed = None;
+        if self.state.is_some() || self.stored {
+            write(&self.key, self.state.as_ref()).map_err(|error| (format!("{:?}", self.key), error))?;
+        }
+        self.stored = self.state.is_some();
+        Ok(())
+    }
+}
+
+impl<K: Debug, S> Found<'_, K, S> {
+    /// Writes the snapshot of an earlier epoch, if it is due: the key is about to change in `epoch`.
+    ///
+    /// # Errors
+    /// That of `write`, with the key as `Debug` shows it.
+    pub(crate) fn settle(
+        &mut self,
+        epoch: Epoch,
+        mut write: impl FnMut(&K, Option<&S>) -> Result<(), StepError>,
+    ) -> Result<(), (String, StepError)> {
+        if self.slot.changed.is_some_and(|changed| changed < epoch) { self.slot.write(&mut write) } else { Ok(()) }
+    }
+
+    /// Notes that the key changed in `epoch`.
+    pub(crate) fn touch(&mut self, epoch: Epoch) {
+        if self.slot.changed.is_none() {
+            self.slot.changed = Some(epoch);
             self.dirty.push(self.slot.hash);
         }
     }
@@ -50,7 +86,8 @@ impl<K, S> Found<'_, K, S> {
 
 impl<K: Key, S: State> Keys<K, S> {
     pub(crate) fn new() -> Self {
-        Keys { table: HashTable::new(), dirty: Vec::new(), hasher: RandomState::new() }
+        let (table, hasher) = (HashTable::new(), RandomState::new());
+        Keys { table, dirty: Vec::new(), due: Vec::new(), due_epoch: Epoch(0), hasher }
     }
 
     /// The keys that an earlier execution left.
@@ -85,7 +122,7 @@ impl<K: Key, S: State> Keys<K, S> {
         let slot = match table.entry(hash, |slot| slot.hash == hash && slot.key == *key, |slot| slot.hash) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let fresh = Slot { hash, key: key.clone(), state: None, dirty: false, stored: false };
+                let fresh = Slot { hash, key: key.clone(), state: None, changed: None, stored: false };
                 entry.insert(fresh).into_mut()
             }
         };
@@ -100,42 +137,42 @@ impl<K: Key, S: State> Keys<K, S> {
     /// Forgets a key that nobody must hear of: it has no state, did not change, and is not stored.
     pub(crate) fn forget_blank(&mut self, hash: u64, key: &K) {
         let blank = |slot: &Slot<K, S>| {
-            slot.hash == hash && slot.key == *key && slot.state.is_none() && !slot.dirty && !slot.stored
+            slot.hash == hash && slot.key == *key && slot.state.is_none() && slot.changed.is_none() && !slot.stored
         };
         if let Ok(entry) = self.table.find_entry(hash, blank) {
             entry.remove();
         }
     }
 
-    /// Hands every changed key to `write` and forgets that it changed; discarded keys leave.
+    /// `epoch` is over: what changed in it is due.
+    pub(crate) fn end_epoch(&mut self, epoch: Epoch) {
+        assert!(self.due.is_empty(), "the snapshot before is complete");
+        std::mem::swap(&mut self.dirty, &mut self.due);
+        self.due_epoch = epoch;
+    }
+
+    /// Hands up to `keys` that are due to `write`; discarded keys leave. Answers whether none is left.
     ///
     /// # Errors
     /// The first error of `write`, with its key as `Debug` shows it. The epoch cannot be stored then.
-    pub(crate) fn drain_dirty(
+    pub(crate) fn write_due(
         &mut self,
+        keys: usize,
         mut write: impl FnMut(&K, Option<&S>) -> Result<(), StepError>,
-    ) -> Result<usize, (String, StepError)> {
-        let changed = self.dirty.len();
-        for hash in self.dirty.drain(..) {
-            let changed = |slot: &Slot<K, S>| slot.hash == hash && slot.dirty;
-            let mut entry = self.table.find_entry(hash, changed).ok().expect("a changed key stays until it is written");
-            let slot = entry.get_mut();
-            slot.dirty = false;
-            if slot.state.is_some() || slot.stored {
-                write(&slot.key, slot.state.as_ref()).map_err(|error| (format!("{:?}", slot.key), error))?;
-            }
-            slot.stored = slot.state.is_some();
-            if slot.state.is_none() {
-                entry.remove();
+    ) -> Result<bool, (String, StepError)> {
+        let epoch = Some(self.due_epoch);
+        for _ in 0..keys {
+            let Some(hash) = self.due.pop() else { break };
+            // One that changed again meanwhile has been written before it did.
+            let due = |slot: &Slot<K, S>| slot.hash == hash && slot.changed == epoch;
+            if let Ok(mut entry) = self.table.find_entry(hash, due) {
+                entry.get_mut().write(&mut write)?;
+                if entry.get().state.is_none() {
+                    entry.remove();
+                }
             }
         }
-        Ok(changed)
-    }
-
-    /// Forgets what changed: there is no store. Discarded keys leave.
-    pub(crate) fn forget_dirty(&mut self) {
-        // Writing nowhere cannot fail.
-        let _ = self.drain_dirty(|_, _| Ok(()));
+        Ok(self.due.is_empty())
     }
 }
 
@@ -143,32 +180,53 @@ impl<K: Key, S: State> Keys<K, S> {
 mod tests {
     use super::*;
 
-    fn set(keys: &mut Keys<u8, u8>, key: u8, state: Option<u8>) {
+    fn set(keys: &mut Keys<u8, u8>, epoch: u64, key: u8, state: Option<u8>, rows: &mut Vec<(u8, Option<u8>)>) {
         let hash = keys.hash(&key);
         let mut found = keys.find(hash, &key);
+        found.settle(Epoch(epoch), |key, state| Ok(rows.push((*key, state.copied())))).unwrap();
         found.slot.state = state;
-        found.touch();
+        found.touch(Epoch(epoch));
+    }
+
+    fn write(keys: &mut Keys<u8, u8>, most: usize, rows: &mut Vec<(u8, Option<u8>)>) -> bool {
+        keys.write_due(most, |key, state| Ok(rows.push((*key, state.copied())))).unwrap()
     }
 
     #[test]
     fn a_key_is_written_once_per_snapshot_and_a_discarded_one_leaves() {
-        let mut keys = Keys::new();
-        let mut seen = Vec::new();
-        set(&mut keys, 7, Some(1));
-        set(&mut keys, 7, Some(2));
-        keys.drain_dirty(|key, state| Ok(seen.push((*key, state.copied())))).unwrap();
-        set(&mut keys, 7, None);
-        keys.drain_dirty(|key, state| Ok(seen.push((*key, state.copied())))).unwrap();
-        assert_eq!(seen, [(7, Some(2)), (7, None)]);
+        let (mut keys, mut rows) = (Keys::new(), Vec::new());
+        set(&mut keys, 1, 7, Some(1), &mut rows);
+        set(&mut keys, 1, 7, Some(2), &mut rows);
+        keys.end_epoch(Epoch(1));
+        assert!(write(&mut keys, 9, &mut rows));
+        set(&mut keys, 2, 7, None, &mut rows);
+        keys.end_epoch(Epoch(2));
+        assert!(write(&mut keys, 9, &mut rows));
+        assert_eq!(rows, [(7, Some(2)), (7, None)]);
         assert!(keys.table.is_empty());
     }
 
     #[test]
+    fn a_key_that_is_due_is_written_before_it_changes_again() {
+        let (mut keys, mut rows) = (Keys::new(), Vec::new());
+        set(&mut keys, 1, 7, Some(1), &mut rows);
+        keys.end_epoch(Epoch(1));
+        set(&mut keys, 2, 7, Some(2), &mut rows);
+        assert_eq!(rows, [(7, Some(1))], "as it was at the end of epoch 1");
+        assert!(write(&mut keys, 9, &mut rows));
+        assert_eq!(rows.len(), 1, "and not again as it is in epoch 2");
+        keys.end_epoch(Epoch(2));
+        assert!(write(&mut keys, 9, &mut rows));
+        assert_eq!(rows, [(7, Some(1)), (7, Some(2))]);
+    }
+
+    #[test]
     fn a_key_that_came_and_went_within_an_epoch_is_not_written() {
-        let mut keys = Keys::new();
-        set(&mut keys, 7, None);
-        let changed = keys.drain_dirty(|_, _| panic!("nothing to write")).unwrap();
-        assert_eq!((changed, keys.table.len()), (1, 0));
+        let (mut keys, mut rows) = (Keys::new(), Vec::new());
+        set(&mut keys, 1, 7, None, &mut rows);
+        keys.end_epoch(Epoch(1));
+        assert!(write(&mut keys, 9, &mut rows));
+        assert!(rows.is_empty() && keys.table.is_empty());
     }
 
     #[test]
@@ -182,20 +240,30 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is set, discarded and snapshotted in whatever order, the rows add up to the map.
+        /// Whatever is set and discarded, however the snapshots are sliced, the rows of each epoch add
+        /// up to the map as it was when the epoch ended.
         #[test]
-        fn rows_add_up_to_the_map(ops in proptest::collection::vec((0u8..12, 0u8..4), 0..200)) {
+        fn rows_add_up_to_the_map(ops in proptest::collection::vec((0u8..12, 0u8..6), 0..300)) {
             let mut keys = Keys::<u8, u8>::new();
             let mut truth = std::collections::BTreeMap::new();
-            let mut rows = std::collections::BTreeMap::new();
+            let mut ended = truth.clone();
+            let mut stored = truth.clone();
+            let (mut epoch, mut rows) = (1, Vec::new());
             for (key, op) in ops {
                 match op {
-                    0 => { truth.remove(&key); set(&mut keys, key, None); }
-                    1 | 2 => { truth.insert(key, op); set(&mut keys, key, Some(op)); }
-                    _ => { keys.drain_dirty(|k, s| {
-                        match s { Some(s) => rows.insert(*k, *s), None => rows.remove(k) };
-                        Ok(())
-                    }).unwrap(); proptest::prop_assert_eq!(&truth, &rows); }
+                    0 => { truth.remove(&key); set(&mut keys, epoch, key, None, &mut rows); }
+                    1..=3 => { truth.insert(key, op); set(&mut keys, epoch, key, Some(op), &mut rows); }
+                    4 => { write(&mut keys, 2, &mut rows); }
+                    _ => {
+                        proptest::prop_assert!(write(&mut keys, usize::MAX, &mut rows));
+                        for (key, state) in rows.drain(..) {
+                            match state { Some(state) => stored.insert(key, state), None => stored.remove(&key) };
+                        }
+                        proptest::prop_assert_eq!(&stored, &ended);
+                        keys.end_epoch(Epoch(epoch));
+                        ended = truth.clone();
+                        epoch += 1;
+                    }
                 }
             }
         }

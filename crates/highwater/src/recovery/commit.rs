@@ -27,8 +27,7 @@ impl Commit {
         let open = self.frontier.with_frontier(|frontier| frontier.first().map(|time| time.epoch()));
         let committed = match open {
             Some(open) => Epoch(open.0.saturating_sub(1)),
-            // The clock is beyond every epoch that a source has closed.
-            None => Epoch(shared.clock.epoch().0 - 1),
+            None => shared.last_epoch(),
         };
         if committed > shared.committed() {
             fail::point("before-commit");

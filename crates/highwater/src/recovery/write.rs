@@ -173,6 +173,7 @@ impl WriterEnd {
                     totals.row_bytes.fetch_add(rows.bytes() as u64, Relaxed);
                     shard.append(*next, epoch, &rows, false)?;
                     *next = epoch.next();
+                    self.shared.note_stored(epoch);
                     last = Some(epoch);
                     spent.push(rows);
                 }
