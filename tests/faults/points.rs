@@ -75,8 +75,9 @@ fn strike(point: &str, passages: &[u32]) -> u32 {
 fn a2_a_kill_at_every_point_of_the_protocol_leaves_the_same_answer() {
     let points = points();
     assert!(points.len() >= 15, "the protocol has lost its points: {points:?}");
+    // Some points are passed once a run, and not in the first: 1 stands there more than once.
     let passages: &[u32] = match crate::bed::long() {
-        true => &[1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 20, 30, 50, 80, 130, 210, 340, 550],
+        true => &[1, 1, 2, 3, 1, 4, 5, 6, 1, 8, 13, 1, 30, 80, 210, 550],
         false => &[1, 1, 30, 2],
     };
     assert!(command(program()).arg("--help").output().unwrap().status.success());
