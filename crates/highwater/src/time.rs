@@ -14,7 +14,7 @@ use timely::progress::timestamp::{PathSummary, Refines};
 const TICK_BITS: u32 = 20;
 
 /// The greatest epoch there is; a store that comes near is refused at start.
-pub(crate) const EPOCH_MAX: u64 = (1 << (64 - TICK_BITS)) - 2;
+pub(crate) const EPOCH_MAX: Epoch = Epoch((1 << (64 - TICK_BITS)) - 2);
 
 /// `epoch << 20 | tick`: totally ordered, epochs first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub(crate) struct Time(u64);
 impl Time {
     /// The first tick of `epoch`.
     pub(crate) fn start_of(epoch: Epoch) -> Time {
-        assert!(epoch.0 <= EPOCH_MAX + 1, "epoch {epoch} does not fit a time");
+        assert!(epoch.0 <= EPOCH_MAX.0 + 1, "epoch {epoch} does not fit a time");
         Time(epoch.0 << TICK_BITS)
     }
 

@@ -180,16 +180,24 @@ impl<K: Key, S: State> Keys<K, S> {
 mod tests {
     use super::*;
 
+    /// Writes rows into a list.
+    fn into(rows: &mut Vec<(u8, Option<u8>)>) -> impl FnMut(&u8, Option<&u8>) -> Result<(), StepError> {
+        |key, state| {
+            rows.push((*key, state.copied()));
+            Ok(())
+        }
+    }
+
     fn set(keys: &mut Keys<u8, u8>, epoch: u64, key: u8, state: Option<u8>, rows: &mut Vec<(u8, Option<u8>)>) {
         let hash = keys.hash(&key);
         let mut found = keys.find(hash, &key);
-        found.settle(Epoch(epoch), |key, state| Ok(rows.push((*key, state.copied())))).unwrap();
+        found.settle(Epoch(epoch), into(rows)).unwrap();
         found.slot.state = state;
         found.touch(Epoch(epoch));
     }
 
     fn write(keys: &mut Keys<u8, u8>, most: usize, rows: &mut Vec<(u8, Option<u8>)>) -> bool {
-        keys.write_due(most, |key, state| Ok(rows.push((*key, state.copied())))).unwrap()
+        keys.write_due(most, into(rows)).unwrap()
     }
 
     #[test]

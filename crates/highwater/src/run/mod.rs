@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use worker::{Parts, Workers};
 
 /// How often the run looks after its workers.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a worker that is asked to leave at once may take; after that the run goes without it.
 const GRACE: Duration = Duration::from_millis(400);
 
@@ -194,8 +194,8 @@ fn open(config: &Config) -> Result<Opened, RunError> {
     }
     let router = Router::new(groups, config.workers);
     let (states, positions) = load(&mut store, &router, config.workers).map_err(failed)?;
-    if store.resume().0 > crate::time::EPOCH_MAX / 2 {
-        return Err(refuse(format!("the store is at epoch {}: no epochs are left", store.resume())));
+    if store.resume() >= crate::time::EPOCH_MAX {
+        return Err(failed(StoreError::EpochsExhausted { path: dir.clone(), at: store.resume() }));
     }
     Ok(Opened { store: Some(store), router, states, positions })
 }
@@ -264,6 +264,9 @@ impl Running<'_> {
                 drained = false;
                 self.shared.abort(None);
             }
+            if self.shared.is_aborted() || self.shared.is_stopping() || self.shared.failed().is_some() {
+                self.workers.wake();
+            }
             let committed = self.shared.committed();
             if let Some(guard) = &mut self.guard
                 && let Err(error) = guard.first_commit(committed)
@@ -284,6 +287,7 @@ impl Running<'_> {
     fn leave(&mut self, grace: Duration) {
         let asked = crate::clock::now();
         while !self.workers.is_over() {
+            self.workers.wake();
             if self.shared.is_aborted() && asked.elapsed() > grace {
                 // Stuck in user code or in a write: nothing can end them but the end of the process.
                 self.workers.abandon();

@@ -23,8 +23,8 @@ use timely::communication::WorkerGuards;
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::worker::Worker;
 
-/// How long an idle worker sleeps before it looks again whether the run ends.
-const PARK: Duration = Duration::from_millis(20);
+/// How long an idle worker sleeps at most; the run wakes it when it ends.
+const PARK: Duration = Duration::from_millis(100);
 
 /// What the workers of a run are made of.
 pub(super) struct Parts {
@@ -84,6 +84,13 @@ impl Workers {
     /// Whether every thread of the run has ended.
     pub(super) fn is_over(&self) -> bool {
         self.all_gone() && lock(&self.threads).iter().all(JoinHandle::is_finished)
+    }
+
+    /// Wakes every worker, to look whether the run ends.
+    pub(super) fn wake(&self) {
+        for worker in self.guards.iter().flat_map(WorkerGuards::guards) {
+            worker.thread().unpark();
+        }
     }
 
     /// Goes on without threads that do not end.

@@ -60,7 +60,7 @@ impl JsonLines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<JsonLines> {
-        LineSink { target: target.into(), format: PhantomData }
+        LineSink { target: target.into(), block_bytes: 0, format: PhantomData }
     }
 }
 
@@ -70,18 +70,37 @@ impl Lines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<Lines> {
-        LineSink { target: target.into(), format: PhantomData }
+        LineSink { target: target.into(), block_bytes: 0, format: PhantomData }
     }
 }
+
+/// Most bytes that a new block gets before it needs them.
+const BLOCK_BYTES_MAX: usize = 256 << 10;
 
 /// Writes items as lines, in the format `F`.
 #[derive(Clone, Debug)]
 pub struct LineSink<F> {
     target: Target,
+    /// Bytes of the largest block yet, within reason: the next one will not be much larger.
+    block_bytes: usize,
     format: PhantomData<fn() -> F>,
 }
 
 impl<F> LineSink<F> {
+    /// Appends a line; a new block gets room for what the last ones needed.
+    fn line(
+        &mut self,
+        block: &mut LineBlock,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
+        if block.0.capacity() == 0 {
+            block.0.reserve(self.block_bytes);
+        }
+        let written = block.line(write);
+        self.block_bytes = self.block_bytes.max(block.0.len().min(BLOCK_BYTES_MAX));
+        written
+    }
+
     fn writer_of(&self, output: &str) -> LineWriter {
         match &self.target.0 {
             // A path that is not UTF-8 cannot be had from its name.
@@ -101,7 +120,7 @@ impl<T: Serialize> Sink<T> for LineSink<JsonLines> {
     }
 
     fn encode(&mut self, item: T, block: &mut LineBlock) -> Result<(), StepError> {
-        block.line(|line| Ok(serde_json::to_writer(line, &item)?))
+        self.line(block, |line| Ok(serde_json::to_writer(line, &item)?))
     }
 
     fn writer(&self, output: &str) -> LineWriter {
@@ -118,7 +137,7 @@ impl<T: Display> Sink<T> for LineSink<Lines> {
     }
 
     fn encode(&mut self, item: T, block: &mut LineBlock) -> Result<(), StepError> {
-        block.line(|line| Ok(write!(line, "{item}")?))
+        self.line(block, |line| Ok(write!(line, "{item}")?))
     }
 
     fn writer(&self, output: &str) -> LineWriter {

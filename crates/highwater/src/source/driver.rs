@@ -186,11 +186,15 @@ fn open<S: Source>(graph: &Rc<Graph<'_>>, step: &str, source: &S) -> Result<Vec<
     for name in names.into_iter().skip(graph.worker).step_by(graph.workers) {
         let row = stored.remove(&name);
         let skipped = row.as_ref().map_or(0, |row| row.skipped);
+        let read_to = row.as_ref().map_or(0, |row| row.offset);
         let at = row.map(|row| At { epoch: graph.positions.epoch, position: row.position });
         let partition = source.open(&name, at, &options).map_err(&refused)?;
         let mut key = Vec::new();
         encode_key(&name, &mut key).expect("a string can be encoded");
-        readers.push(Reader { name, key, partition, skipped, moved_from: None, ended: false });
+        // A partition that was taken from its start although it had been read is stored so, even if it is empty.
+        let accepted = read_to > partition.place().offset;
+        let moved_from = accepted.then(|| partition.place());
+        readers.push(Reader { name, key, partition, skipped, moved_from, ended: false });
     }
     Ok(readers)
 }
@@ -265,7 +269,7 @@ impl<P: Partition> Driver<P> {
                 self.idle = IDLE_MIN;
                 self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
                 self.shared.clock.touch();
-                return self.mint();
+                return self.mint(self.batch.len() + skipped);
             }
             match polled {
                 Polled::More | Polled::Idle => {}
@@ -306,10 +310,8 @@ impl<P: Partition> Driver<P> {
     }
 
     /// The batch has its time; the next one gets a new tick, or a new epoch.
-    fn mint(&mut self) -> Turn {
-        if !self.batch.is_empty() {
-            self.in_flight.push(self.time, self.batch.len(), now());
-        }
+    fn mint(&mut self, records: usize) -> Turn {
+        self.in_flight.push(self.time, records, now());
         if self.shared.clock.is_per_record() {
             return self.close(Turn::Again);
         }
@@ -341,6 +343,7 @@ impl<P: Partition> Driver<P> {
     /// Sends the positions as rows of the open epoch and moves to the next one.
     fn close(&mut self, turn: Turn) -> Turn {
         let epoch = self.time.epoch();
+        let moved = self.readers.iter().any(|reader| reader.moved_from.is_some());
         self.note_ranges();
         for reader in &mut self.readers {
             if reader.moved_from.take().is_none() || !self.shared.recovery {
@@ -367,7 +370,10 @@ impl<P: Partition> Driver<P> {
             self.changes.push(Change { step: self.index, key: reader.key.clone(), value });
         }
         self.time = Time::start_of(epoch.next().max(self.shared.clock.epoch()));
-        self.shared.clock.reach(self.time.epoch());
+        // A source that ends without having read anything does not close the epoch for the others.
+        if moved || !matches!(turn, Turn::End) {
+            self.shared.clock.reach(self.time.epoch());
+        }
         turn
     }
 
