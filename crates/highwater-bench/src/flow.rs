@@ -61,7 +61,7 @@ pub(crate) fn run(config: Config, options: Options) -> Result<Summary, String> {
             paid_order_ids: orders.paid,
             unpaid_order_ids: orders.unpaid,
         };
-        let sink = JsonLines::to(&Some(options.output.clone()));
+        let sink = JsonLines::to(&options.output);
         match pulse {
             None => carts.map(row).sink("out", sink),
             Some(pulse) => carts

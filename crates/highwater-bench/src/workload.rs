@@ -136,7 +136,7 @@ fn spiced(number: usize, rng: &mut Rng) -> String {
         2 => format!("{number}\u{2028}\u{2029}"),
         3 => format!("tab\tline\n{number}\u{0}"),
         4 => format!("👩‍🚀{number}"),
-        5 if number % 8 == 0 => format!("{}{number}", "x".repeat(1024)),
+        5 if number.is_multiple_of(8) => format!("{}{number}", "x".repeat(1024)),
         _ => format!("user-{number:06}"),
     }
 }

@@ -36,8 +36,8 @@ impl Counter {
         *self.open.entry(epoch).or_default() += 1;
     }
 
-    /// Writes the count as it stands at the end of `epoch`, if it changed in it.
-    pub(crate) fn close(&mut self, epoch: Epoch, rows: &SnapshotRows) {
+    /// Writes the count as it stands at the end of `epoch`, if it changed in it and there is a store.
+    pub(crate) fn close(&mut self, epoch: Epoch, rows: Option<&SnapshotRows>) {
         while let Some(first) = self.open.first_entry() {
             if *first.key() > epoch {
                 break;
@@ -45,7 +45,9 @@ impl Counter {
             self.total += first.remove();
             let mut value = Vec::new();
             encode_key(&self.total, &mut value).expect("a number can be encoded");
-            rows.put_encoded(self.step, epoch, &self.key, &value);
+            if let Some(rows) = rows {
+                rows.put_encoded(self.step, epoch, &self.key, &value);
+            }
         }
     }
 }

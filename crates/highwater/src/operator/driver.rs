@@ -268,11 +268,13 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         let Some((changed, capability)) = self.rows_held.take_if(|(changed, _)| closed(changed)) else {
             return;
         };
-        let Some(rows) = env.rows else { return };
-        self.write_snapshot(usize::MAX, env);
         if let Some(skipped) = &mut self.running.skipped {
-            skipped.close(changed, rows);
+            skipped.close(changed, env.rows);
         }
+        if env.rows.is_none() {
+            return;
+        }
+        self.write_snapshot(usize::MAX, env);
         self.running.keys.end_epoch(changed);
         self.snapshot = Some((changed, capability));
     }

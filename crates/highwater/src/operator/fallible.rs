@@ -98,8 +98,8 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
             counted.sort_by_key(|(epoch, _)| *epoch);
             counted.retain(|(epoch, _)| {
                 let closed = frontier.is_none_or(|frontier| *epoch < frontier);
-                if closed && let Some(rows) = &rows {
-                    counter.close(*epoch, rows);
+                if closed {
+                    counter.close(*epoch, rows.as_ref());
                 }
                 !closed
             });
