@@ -3,6 +3,7 @@
 use crate::data::Data;
 use crate::flow::Flow;
 use crate::run::{Config, run as run_flow};
+pub use crate::sink::Capture;
 use crate::stream::Stream;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -64,3 +64,26 @@ fn a_run_goes_on_where_the_last_one_ended() {
         assert_eq!(seen, truth(from, upto), "{workers} workers, {summary:?}");
     }
 }
+
+/// A run that fails leaves what it had committed; the next one, with other workers, adds the rest once.
+#[test]
+fn a_capture_is_cut_back_to_what_was_committed() {
+    use highwater::testing::Capture;
+    let dir = tempfile::tempdir().unwrap();
+    let seen = Capture::new();
+    let run = |workers: usize, poison: u64| {
+        let sink = seen.clone();
+        let mut config = Config::new("capture");
+        (config.workers, config.recovery) = (workers, Some(dir.path().join("store")));
+        config.epoch_interval = std::time::Duration::ZERO;
+        highwater::run(config, (), move |flow: &Flow<'_>, _: &()| {
+            flow.source("in", list(0..200u64))
+                .try_map("refuse", move |n| if n == poison { Err("poison") } else { Ok(n) })
+                .sink("out", sink.clone());
+        })
+    };
+    let error = run(3, 120).unwrap_err();
+    assert!(matches!(&error, highwater::RunError::Step { failure, .. } if failure.step == "refuse"), "{error}");
+    run(2, u64::MAX).unwrap();
+    assert_eq!(seen.items(), (0..200).collect::<Vec<_>>());
+}

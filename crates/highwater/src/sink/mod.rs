@@ -4,10 +4,12 @@
 //! thread, beside the workers, and gets the blocks in the order of their epochs. What it has
 //! flushed when an epoch closes is what the snapshot of that epoch says. Nothing here knows Timely.
 
+mod capture;
 mod driver;
 mod lines;
 mod output;
 
+pub use capture::{Capture, CaptureWriter};
 pub use lines::{LineSink, Target};
 pub use output::{LineBlock, LineWriter, Written};
 
