@@ -58,6 +58,10 @@ pub struct LineWriter {
     state: State,
 }
 
+/// Bytes that an epoch may have written before some are synced: a long epoch must not leave a gigabyte
+/// to its end, where the sync would stall the flow.
+const UNSYNCED_BYTES_MAX: u64 = 32 << 20;
+
 #[derive(Debug)]
 enum State {
     Unopened,
@@ -70,6 +74,8 @@ enum State {
     File {
         file: File,
         bytes: u64,
+        /// Bytes since the last sync, if it must be durable.
+        unsynced: Option<u64>,
     },
     Stream(File),
 }
@@ -200,7 +206,7 @@ impl Writer for LineWriter {
                 let cut = file.set_len(bytes).and_then(|()| file.seek(SeekFrom::Start(bytes)));
                 let cut = cut.and_then(|_| if durable { file.sync_all() } else { Ok(()) });
                 cut.map_err(|error| self.cannot_write(error, true))?;
-                self.state = State::File { file, bytes };
+                self.state = State::File { file, bytes, unsynced: durable.then_some(0) };
             }
             other => self.state = other,
         }
@@ -209,9 +215,16 @@ impl Writer for LineWriter {
 
     fn write(&mut self, LineBlock(block): LineBlock) -> Result<(), SinkError> {
         match &mut self.state {
-            State::File { file, bytes } => {
-                let written = file.write_all(&block);
+            State::File { file, bytes, unsynced } => {
+                let mut written = file.write_all(&block);
                 *bytes += block.len() as u64;
+                if let Some(unsynced) = unsynced {
+                    *unsynced += block.len() as u64;
+                    if *unsynced >= UNSYNCED_BYTES_MAX {
+                        *unsynced = 0;
+                        written = written.and_then(|()| file.sync_data());
+                    }
+                }
                 written.map_err(|error| self.cannot_write(error, true))
             }
             State::Stream(stream) => write_lines(stream, &block).map_err(|error| self.cannot_write(error, false)),
@@ -220,14 +233,18 @@ impl Writer for LineWriter {
     }
 
     fn flush(&mut self, durable: bool) -> Result<Option<Written>, SinkError> {
-        let State::File { file, bytes } = &self.state else { return Ok(None) };
+        let State::File { file, bytes, unsynced } = &mut self.state else { return Ok(None) };
         let synced = if durable { file.sync_data() } else { Ok(()) };
-        let now = synced.and_then(|()| file.metadata()).map_err(|error| self.cannot_write(error, true))?;
+        if durable {
+            *unsynced = Some(0);
+        }
+        let (now, bytes) = (synced.and_then(|()| file.metadata()), *bytes);
+        let now = now.map_err(|error| self.cannot_write(error, true))?;
         // A file that was cut or deleted meanwhile would be committed with a hole, or to nowhere.
         let has = if now.nlink() == 0 { 0 } else { now.len() };
-        match has < *bytes {
-            true => Err(SinkError::Behind { name: self.name.clone(), has, needs: *bytes }),
-            false => Ok(Some(Written(*bytes))),
+        match has < bytes {
+            true => Err(SinkError::Behind { name: self.name.clone(), has, needs: bytes }),
+            false => Ok(Some(Written(bytes))),
         }
     }
 }
