@@ -7,6 +7,29 @@
 //! What it promises, and is tested for: after a kill or a power loss at any moment the store answers with one whole
 //! epoch, never older than one it acknowledged; damage is refused with an error that names it, never repaired in
 //! silence.
+//!
+//! # Example
+//! ```
+//! use highwater_store::{Epoch, OpenOptions, Rows, StartPlan, Store, key_group};
+//! # fn main() -> Result<(), highwater_store::StoreError> {
+//! let options = OpenOptions::new("carts"); // in memory; `dir` puts it on disk
+//! let plan = StartPlan { shards: 1, steps: vec![("joiner".into(), "state".into())], ..StartPlan::default() };
+//!
+//! // The first execution: one key changes in epoch 1.
+//! let mut started = Store::open(options.clone())?.start(plan.clone())?;
+//! let (joiner, mut rows) = (started.steps[0].id, Rows::new());
+//! rows.put(joiner, key_group(b"a", 128), b"a", b"one order");
+//! started.shards[0].append(Epoch(1), Epoch(1), &rows, false)?;
+//! assert_eq!(started.shards[0].sync()?, Epoch(1)); // durable
+//! drop(started);
+//!
+//! // The next one resumes after it.
+//! let mut store = Store::open(options)?;
+//! assert_eq!(store.resume(), Epoch(1));
+//! store.rows(&mut |row| assert_eq!((row.step, row.key, row.value), ("joiner", &b"a"[..], &b"one order"[..])))?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects"))]
 
