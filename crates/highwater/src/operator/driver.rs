@@ -99,7 +99,7 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
                 // Epochs before this one are closed: its items must not run into their snapshot.
                 driver.close_before(Some(epoch), env);
                 for (capability, mut batch) in stashed.batches {
-                    let out = outbox.at(&capability, &mut output);
+                    let out = outbox.at(&capability, batch.len(), &mut output);
                     driver.run(epoch, &mut batch, &capability, || stashed.rows.clone(), out, env);
                 }
             }
@@ -109,7 +109,7 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
                 let retain = |port| capability.delayed(&time, port);
                 if Some(time.epoch()) == frontier {
                     let items = retain(ITEMS);
-                    let out = outbox.at(&items, &mut output);
+                    let out = outbox.at(&items, batch.len(), &mut output);
                     driver.run(time.epoch(), batch, &items, || retain(ROWS), out, env);
                 } else {
                     stash.push(time.epoch(), retain(ITEMS), retain(DONE), || retain(ROWS), std::mem::take(batch));

@@ -55,7 +55,7 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
                 if !held.is_empty() {
                     return;
                 }
-                let done = outbox.at(&capability.delayed(&time, ITEMS), &mut output);
+                let done = outbox.at(&capability.delayed(&time, ITEMS), 1, &mut output);
                 let mut skips = 0;
                 let ran = guarded(&shared, &step, worker, epoch, || {
                     for item in batch.drain(..) {

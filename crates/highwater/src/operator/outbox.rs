@@ -5,8 +5,8 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 
-/// Most items in one message.
-const ITEMS_MAX: usize = 4096;
+/// Most items in one message: buffers of tens of kilobytes come and go cheaply, larger ones do not.
+pub(crate) const ITEMS_MAX: usize = 512;
 
 /// Where an operator with typed items writes.
 pub(crate) type Output<U> = OutputBuilder<Time, CapacityContainerBuilder<Vec<U>>>;
@@ -24,10 +24,10 @@ impl<U> Default for Outbox<U> {
 }
 
 impl<U: 'static> Outbox<U> {
-    /// The items to append to at the time of `capability`; those of another time go on first.
-    pub(crate) fn at(&mut self, capability: &Capability<Time>, output: &mut Output<U>) -> &mut Vec<U> {
+    /// Where to append about `more` items at the time of `capability`; those of another time go on first.
+    pub(crate) fn at(&mut self, capability: &Capability<Time>, more: usize, output: &mut Output<U>) -> &mut Vec<U> {
         let other = self.at.as_ref().is_some_and(|at| at.time() != capability.time());
-        if other || self.items.len() >= ITEMS_MAX {
+        if other || self.items.len() + more > ITEMS_MAX {
             self.flush(output);
         }
         self.at.get_or_insert_with(|| capability.clone());

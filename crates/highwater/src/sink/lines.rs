@@ -5,7 +5,7 @@
 
 use crate::data::StepError;
 use crate::sink::Sink;
-use crate::sink::output::{LineBlock, LineWriter};
+use crate::sink::output::{LineBlock, LineWriter, SpareBuffers};
 use crate::source::{JsonLines, Lines, path_name};
 use serde::Serialize;
 use std::fmt::Display;
@@ -60,7 +60,7 @@ impl JsonLines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<JsonLines> {
-        LineSink { target: target.into(), block_bytes: 0, format: PhantomData }
+        LineSink { target: target.into(), spare: SpareBuffers::default(), format: PhantomData }
     }
 }
 
@@ -70,43 +70,39 @@ impl Lines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<Lines> {
-        LineSink { target: target.into(), block_bytes: 0, format: PhantomData }
+        LineSink { target: target.into(), spare: SpareBuffers::default(), format: PhantomData }
     }
 }
-
-/// Most bytes that a new block gets before it needs them.
-const BLOCK_BYTES_MAX: usize = 256 << 10;
 
 /// Writes items as lines, in the format `F`.
 #[derive(Clone, Debug)]
 pub struct LineSink<F> {
     target: Target,
-    /// Bytes of the largest block yet, within reason: the next one will not be much larger.
-    block_bytes: usize,
+    /// Buffers of blocks that are written, to be filled again.
+    spare: SpareBuffers,
     format: PhantomData<fn() -> F>,
 }
 
 impl<F> LineSink<F> {
-    /// Appends a line; a new block gets room for what the last ones needed.
+    /// Appends a line; a new block gets a buffer that has been used before, if there is one.
     fn line(
-        &mut self,
+        &self,
         block: &mut LineBlock,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
         if block.0.capacity() == 0 {
-            block.0.reserve(self.block_bytes);
+            block.0 = self.spare.take();
         }
-        let written = block.line(write);
-        self.block_bytes = self.block_bytes.max(block.0.len().min(BLOCK_BYTES_MAX));
-        written
+        block.line(write)
     }
 
     fn writer_of(&self, output: &str) -> LineWriter {
+        let spare = self.spare.clone();
         match &self.target.0 {
             // A path that is not UTF-8 cannot be had from its name.
-            Some(path) if self.target.name() == output => LineWriter::new(output, Some(path.clone())),
-            _ if output == "-" => LineWriter::new(output, None),
-            _ => LineWriter::new(output, Some(PathBuf::from(output))),
+            Some(path) if self.target.name() == output => LineWriter::new(output, Some(path.clone()), spare),
+            _ if output == "-" => LineWriter::new(output, None, spare),
+            _ => LineWriter::new(output, Some(PathBuf::from(output)), spare),
         }
     }
 }

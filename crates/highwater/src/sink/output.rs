@@ -8,6 +8,7 @@
 
 use crate::data::StepError;
 use crate::error::SinkError;
+use crate::shared::lock;
 use crate::sink::{Resume, Writer};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -15,6 +16,7 @@ use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What a pipe takes in one piece, whatever happens to the writer.
@@ -56,7 +58,32 @@ pub struct LineWriter {
     /// Stdout where there is none.
     path: Option<PathBuf>,
     state: State,
+    spare: SpareBuffers,
 }
+
+/// Buffers that go back from a writer to those who fill them: large ones are dear to make anew.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SpareBuffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl SpareBuffers {
+    /// An empty buffer, with room if one has come back.
+    pub(super) fn take(&self) -> Vec<u8> {
+        lock(&self.0).pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back.
+    fn put(&self, mut buffer: Vec<u8>) {
+        let mut spare = lock(&self.0);
+        if spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+}
+
+/// Buffers that wait to be filled again, and the largest that may.
+const SPARE_BUFFERS_MAX: usize = 4;
+const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes that an epoch may have written before some are synced: a long epoch must not leave a gigabyte
 /// to its end, where the sync would stall the flow.
@@ -81,8 +108,8 @@ enum State {
 }
 
 impl LineWriter {
-    pub(crate) fn new(name: &str, path: Option<PathBuf>) -> Self {
-        LineWriter { name: name.to_owned(), path, state: State::Unopened }
+    pub(super) fn new(name: &str, path: Option<PathBuf>, spare: SpareBuffers) -> Self {
+        LineWriter { name: name.to_owned(), path, state: State::Unopened, spare }
     }
 
     fn cannot_create(&self, source: io::Error) -> SinkError {
@@ -225,11 +252,13 @@ impl Writer for LineWriter {
                         written = written.and_then(|()| file.sync_data());
                     }
                 }
-                written.map_err(|error| self.cannot_write(error, true))
+                written.map_err(|error| self.cannot_write(error, true))?;
             }
-            State::Stream(stream) => write_lines(stream, &block).map_err(|error| self.cannot_write(error, false)),
+            State::Stream(stream) => write_lines(stream, &block).map_err(|error| self.cannot_write(error, false))?,
             State::Unopened | State::Checked { .. } => panic!("output {} is written before it is restored", self.name),
         }
+        self.spare.put(block);
+        Ok(())
     }
 
     fn flush(&mut self, durable: bool) -> Result<Option<Written>, SinkError> {

@@ -28,7 +28,7 @@ impl Output {
     }
 
     fn open(&self, resume: Resume<Written>) -> Result<LineWriter, SinkError> {
-        let mut writer = LineWriter::new("out", Some(self.path.clone()));
+        let mut writer = LineWriter::new("out", Some(self.path.clone()), SpareBuffers::default());
         writer.open(resume).map(|()| writer)
     }
 
@@ -116,7 +116,8 @@ fn one_run_at_a_time_writes_a_file() {
 #[test]
 fn what_cannot_be_created_is_said_before_a_record_is_read() {
     let output = Output::new();
-    let refused = |path: PathBuf| match LineWriter::new("out", Some(path)).open(Resume::Fresh) {
+    let refused = |path: PathBuf| match LineWriter::new("out", Some(path), SpareBuffers::default()).open(Resume::Fresh)
+    {
         Err(SinkError::Create { source, .. }) => source.kind(),
         other => panic!("{other:?}"),
     };
@@ -154,7 +155,7 @@ fn a_created_file_has_the_rights_that_the_umask_leaves() {
 
 #[test]
 fn a_full_device_is_an_error_and_not_an_end() {
-    let mut writer = LineWriter::new("/dev/full", Some("/dev/full".into()));
+    let mut writer = LineWriter::new("/dev/full", Some("/dev/full".into()), SpareBuffers::default());
     writer.open(Resume::Fresh).unwrap();
     writer.restore().unwrap();
     let failed = writer.write(block("a\n")).unwrap_err();

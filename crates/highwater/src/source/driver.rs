@@ -35,6 +35,9 @@ const WAIT: Duration = Duration::from_micros(500);
 const IDLE_MIN: Duration = Duration::from_millis(1);
 const IDLE_MAX: Duration = Duration::from_millis(20);
 
+/// Records in one message, at most: buffers of tens of kilobytes come and go cheaply, larger ones do not.
+const MESSAGE_RECORDS: usize = 512;
+
 /// What the store keeps of a partition.
 #[derive(Serialize, Deserialize)]
 struct Stored<P> {
@@ -109,10 +112,12 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
                 report(&driver.shared, &driver.step, driver.worker, at.epoch(), None, payload.as_ref());
                 Turn::Hold
             });
-            if !driver.batch.is_empty() {
-                items.activate().session(&held[0]).give_container(&mut driver.batch);
-                driver.batch.clear();
+            let mut records = driver.batch.drain(..).peekable();
+            while records.peek().is_some() {
+                let mut message: Vec<S::Item> = records.by_ref().take(MESSAGE_RECORDS).collect();
+                items.activate().session(&held[0]).give_container(&mut message);
             }
+            drop(records);
             if !driver.changes.is_empty() {
                 changes.activate().session(&held[1]).give_iterator(driver.changes.drain(..));
             }
