@@ -26,9 +26,9 @@ impl<'s, T: Data> Stream<'s, T> {
     #[track_caller]
     pub fn filter(self, mut keep: impl FnMut(&T) -> bool + 'static) -> Stream<'s, T> {
         let name = unnamed("filter", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch, out| {
+        let items = transform(self.items, &self.graph, name, move |mut batch| {
             batch.retain(&mut keep);
-            std::mem::swap(batch, out);
+            batch
         });
         Stream::new(items, self.graph)
     }
@@ -56,7 +56,7 @@ impl<'s, T: Data> Stream<'s, T> {
     pub fn filter_map<U: Data>(self, mut f: impl FnMut(T) -> Option<U> + 'static) -> Stream<'s, U> {
         let name = unnamed("filter_map", Location::caller());
         let items =
-            transform(self.items, &self.graph, name, move |batch, out| out.extend(batch.drain(..).filter_map(&mut f)));
+            transform(self.items, &self.graph, name, move |batch| batch.into_iter().filter_map(&mut f).collect());
         Stream::new(items, self.graph)
     }
 }

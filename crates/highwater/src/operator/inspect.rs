@@ -26,9 +26,9 @@ impl<'s, T: Data> Stream<'s, T> {
     #[track_caller]
     pub fn inspect(self, mut look: impl FnMut(&T) + 'static) -> Stream<'s, T> {
         let name = unnamed("inspect", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch: &mut Vec<T>, out| {
+        let items = transform(self.items, &self.graph, name, move |batch| {
             batch.iter().for_each(&mut look);
-            std::mem::swap(batch, out);
+            batch
         });
         Stream::new(items, self.graph)
     }
@@ -57,9 +57,9 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
     #[track_caller]
     pub fn inspect(self, mut look: impl FnMut(&(K, V)) + 'static) -> KeyedStream<'s, K, V> {
         let name = unnamed("inspect", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch: &mut Vec<(K, V)>, out| {
+        let items = transform(self.items, &self.graph, name, move |batch| {
             batch.iter().for_each(&mut look);
-            std::mem::swap(batch, out);
+            batch
         });
         KeyedStream { items, graph: self.graph, routed: self.routed }
     }

@@ -16,12 +16,12 @@ pub(crate) fn unnamed(what: &str, place: &Location<'_>) -> String {
     format!("{what} at {}:{}", place.file(), place.line())
 }
 
-/// Applies `logic` to every batch. `logic` drains what it is given and fills what goes on.
+/// Applies `logic` to every batch. Most turn the batch into the next one within its own buffer.
 pub(crate) fn transform<'s, T: 'static, U: 'static>(
     items: StreamVec<'s, Time, T>,
     graph: &Rc<Graph<'s>>,
     name: String,
-    mut logic: impl FnMut(&mut Vec<T>, &mut Vec<U>) + 'static,
+    mut logic: impl FnMut(Vec<T>) -> Vec<U> + 'static,
 ) -> StreamVec<'s, Time, U> {
     let mut builder = OperatorBuilder::new(name.clone(), graph.scope);
     let mut input = builder.new_input(items, Pipeline);
@@ -30,7 +30,6 @@ pub(crate) fn transform<'s, T: 'static, U: 'static>(
     let (shared, worker) = (graph.shared.clone(), graph.worker);
     builder.build(move |_capabilities| {
         let mut held = None;
-        let mut done = Vec::new();
         move |_frontiers| {
             let mut output = output.activate();
             input.for_each(|capability, batch| {
@@ -38,13 +37,12 @@ pub(crate) fn transform<'s, T: 'static, U: 'static>(
                     return;
                 }
                 let epoch = capability.least().expect("items have a time").epoch();
-                done.reserve(batch.len());
-                if guarded(&shared, &name, worker, epoch, || logic(batch, &mut done)).is_none() {
+                let batch = std::mem::take(batch);
+                match guarded(&shared, &name, worker, epoch, || logic(batch)) {
+                    Some(mut done) if !done.is_empty() => output.session(&capability).give_container(&mut done),
+                    Some(_) => {}
                     // Its epoch must not commit: the items that the panic swallowed were part of it.
-                    held = capability.retain_least(0);
-                } else if !done.is_empty() {
-                    output.session(&capability).give_container(&mut done);
-                    done.clear();
+                    None => held = capability.retain_least(0),
                 }
             });
         }

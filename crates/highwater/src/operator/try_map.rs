@@ -73,14 +73,14 @@ impl<'s, T: Data> Stream<'s, T> {
         mut f: impl FnMut(T) -> Result<U, E> + 'static,
     ) -> (Stream<'s, U>, Stream<'s, E>) {
         let graph = self.graph.clone();
-        let split = transform(self.items, &graph, unnamed("split_result", Location::caller()), move |batch, out| {
-            out.extend(batch.drain(..).map(&mut f));
+        let split = transform(self.items, &graph, unnamed("split_result", Location::caller()), move |batch| {
+            batch.into_iter().map(&mut f).collect::<Vec<_>>()
         });
-        let good = transform(split.clone(), &graph, "split_result: Ok".to_owned(), |batch, out| {
-            out.extend(batch.drain(..).filter_map(Result::ok));
+        let good = transform(split.clone(), &graph, "split_result: Ok".to_owned(), |batch: Vec<Result<U, E>>| {
+            batch.into_iter().filter_map(Result::ok).collect()
         });
-        let bad = transform(split, &graph, "split_result: Err".to_owned(), |batch: &mut Vec<Result<U, E>>, out| {
-            out.extend(batch.drain(..).filter_map(Result::err));
+        let bad = transform(split, &graph, "split_result: Err".to_owned(), |batch| {
+            batch.into_iter().filter_map(Result::err).collect()
         });
         (Stream::new(good, graph.clone()), Stream::new(bad, graph))
     }
