@@ -11,8 +11,23 @@ use std::io;
 /// Longest excerpt of a record, item or key that a message shows, in bytes.
 const EXCERPT_BYTES: usize = 120;
 
-/// Quotes foreign text for a message: control characters escaped, cut to 120 bytes. Quotes and backslashes
-/// stay: keys and items come as `Debug` and JSON, and would be escaped twice.
+/// Appends a character so that no terminal obeys it. Quotes and backslashes stay: keys and items come as
+/// `Debug` and JSON, and would be escaped twice.
+fn push_printable(shown: &mut String, c: char) {
+    match c {
+        '"' | '\'' | '\\' => shown.push(c),
+        c => shown.extend(c.escape_debug()),
+    }
+}
+
+/// Foreign text for a message, with nothing in it that a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_printable(&mut shown, c));
+    shown
+}
+
+/// The same, cut to 120 bytes.
 pub(crate) fn excerpt(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars() {
@@ -20,10 +35,7 @@ pub(crate) fn excerpt(text: &str) -> String {
             shown.push('…');
             break;
         }
-        match c {
-            '"' | '\'' | '\\' => shown.push(c),
-            c => shown.extend(c.escape_debug()),
-        }
+        push_printable(&mut shown, c);
     }
     shown
 }

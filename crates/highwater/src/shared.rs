@@ -8,7 +8,10 @@ use crate::error::{BadRecord, Kept, RunError, SinkError, SourceError, SourceRang
 use crate::policy::OnError;
 use highwater_store::{Epoch, StoreError};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,10 +63,23 @@ impl Cause {
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) records: AtomicU64,
+    /// Skipped in all executions on the store.
     pub(crate) skipped: AtomicU64,
+    /// Skipped in this run.
+    skipped_now: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) row_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
+}
+
+impl Totals {
+    /// Counts one more that is skipped. Answers the count if this one is to be logged: the first few of a
+    /// run are, then powers of two only.
+    pub(crate) fn skip(&self) -> Option<u64> {
+        let total = self.skipped.fetch_add(1, Relaxed) + 1;
+        let now = self.skipped_now.fetch_add(1, Relaxed) + 1;
+        (now <= 5 || now.is_power_of_two()).then_some(total)
+    }
 }
 
 /// What the workers of one run have in common.

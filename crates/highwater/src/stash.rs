@@ -37,8 +37,8 @@ impl<T> Default for Stash<T> {
 }
 
 impl<T> Stash<T> {
-    /// Adds a batch. The `done` and `rows` capabilities are kept for the first batch of an epoch only:
-    /// later ones cannot be earlier, for an epoch's times do not go back within a channel by more than it holds.
+    /// Adds a batch. Of an epoch one `rows` capability is kept, any will do, and the earliest `done`:
+    /// batches of several senders come in any order of their ticks.
     pub(crate) fn push(
         &mut self,
         epoch: Epoch,

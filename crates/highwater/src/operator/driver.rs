@@ -306,12 +306,11 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
     }
 }
 
-/// Counts and logs an item that is left out: the first few in full, then powers of two only.
+/// Counts an item that is left out, and logs it if it is one of the few that are.
 fn skip_logged<K: Key>(env: Env<'_>, step: &str, key: &K, epoch: Epoch, error: &StepError, item: Option<&str>) {
-    let before = env.shared.totals.skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    if before < 5 || (before + 1).is_power_of_two() {
+    if let Some(total) = env.shared.totals.skip() {
         let key = excerpt(&format!("{key:?}"));
         let item = excerpt(item.unwrap_or(""));
-        tracing::warn!(step, key, epoch = epoch.0, item, skipped = before + 1, "item skipped: {error}");
+        tracing::warn!(step, key, epoch = epoch.0, item, skipped = total, "item skipped: {error}");
     }
 }

@@ -12,7 +12,6 @@ use crate::stash::epoch_of;
 use crate::time::Time;
 use highwater_store::Epoch;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
@@ -66,8 +65,7 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
                             return Ran::Failed { item, cause: error };
                         }
                         skips += 1;
-                        let total = shared.totals.skipped.fetch_add(1, Relaxed) + 1;
-                        if total <= 5 || total.is_power_of_two() {
+                        if let Some(total) = shared.totals.skip() {
                             let item = excerpt(item.as_deref().unwrap_or_default());
                             tracing::warn!(step, epoch = epoch.0, item, skipped = total, "item skipped: {error}");
                         }

@@ -10,8 +10,8 @@ mod progress;
 pub(crate) use progress::{print_summary, progress};
 
 use super::log::{LogFormat, show_progress, started};
-use crate::error::{Kept, RunError, SinkError, SourceError};
-use command::{command, printable, quoted};
+use crate::error::{Kept, RunError, SinkError, SourceError, printable};
+use command::{command, quoted};
 use highwater_store::{Epoch, StoreError};
 use std::error::Error;
 use std::ffi::OsString;

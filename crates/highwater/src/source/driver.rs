@@ -402,10 +402,9 @@ impl<P: Partition> Drop for Driver<P> {
     }
 }
 
-/// Counts and logs a bad record that is stepped over: the first few in full, then powers of two only.
+/// Counts a bad record that is stepped over, and logs it if it is one of the few that are.
 fn log_skip(shared: &Shared, step: &str, record: &BadRecord) {
-    let total = shared.totals.skipped.fetch_add(1, Relaxed) + 1;
-    if total <= 5 || total.is_power_of_two() {
+    if let Some(total) = shared.totals.skip() {
         tracing::warn!(step, skipped = total, "bad record skipped: {record}");
     }
 }

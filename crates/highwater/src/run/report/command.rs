@@ -3,7 +3,7 @@
 //! What comes out has no character in it that a terminal would obey, and reads back as the very
 //! bytes that went in.
 
-use crate::error::Kept;
+use crate::error::{Kept, printable};
 use highwater_store::Epoch;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -49,18 +49,6 @@ pub(super) fn quoted(word: &OsStr) -> String {
             shown + "'"
         }
     }
-}
-
-/// Text with nothing in it that a terminal would obey; quotes stay as they are.
-pub(super) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => shown.push(c),
-            c => shown.extend(c.escape_debug()),
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! position stays at hand, as far as it proves that the file is the same: a position costs no read.
 
 use crate::data::Data;
-use crate::error::{BadRecord, Place, SourceError};
+use crate::error::{BadRecord, Place, SourceError, printable};
 use crate::source::files::{Found, Input, no_input};
 use crate::source::{Partition, Polled};
 use serde::{Deserialize, Serialize};
@@ -370,18 +370,6 @@ impl<F: LineFormat> Partition for LinePartition<F> {
     fn place(&self) -> Place {
         Place { line: self.line + 1, offset: self.offset }
     }
-}
-
-/// Text of a record's making with nothing in it that a terminal would obey; quotes stay as they are.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => shown.push(c),
-            c => shown.extend(c.escape_debug()),
-        }
-    }
-    shown
 }
 
 #[cfg(test)]
