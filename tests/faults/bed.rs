@@ -13,6 +13,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -28,11 +29,29 @@ pub fn long() -> bool {
     std::env::var_os("HIGHWATER_LONG").is_some_and(|value| value == "1")
 }
 
-/// The program of an example, which cargo has built before this test.
+/// The program of an example. `cargo test` builds it before this test; `cargo test --test faults` alone does not.
 pub fn example(name: &str) -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
     let test = std::env::current_exe().expect("a test knows its own file");
-    let built = test.parent().and_then(Path::parent).expect("tests lie in deps/").join("examples").join(name);
-    assert!(built.is_file(), "{} is missing: `cargo test -p highwater-suite` builds it", built.display());
+    let profile = test.parent().and_then(Path::parent).expect("tests lie in deps/");
+    let built = profile.join("examples").join(name);
+    let _alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !built.is_file() {
+        let mut cargo = command(env!("CARGO"));
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "build",
+            "--locked",
+            "-p",
+            "highwater-suite",
+            "--examples",
+        ]);
+        cargo.arg("--target-dir").arg(profile.parent().expect("a profile lies in the target directory"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().expect("cargo can be run").success(), "the examples cannot be built");
+    }
+    assert!(built.is_file(), "{} is missing: `cargo build --examples` builds it", built.display());
     built
 }
 
