@@ -4,11 +4,13 @@
 //! own); values over a page go to files that it never syncs (so chunks are small, and `blobs` must be empty); a kill
 //! can leave a half-made snapshot with which it never opens again (removed); a damaged snapshot is removed once, since
 //! its log is the truth; it panics on some damage (caught). A flipped bit makes it fall back in silence: that is
-//! found above, by acknowledgements and checksums.
+//! found above, by acknowledgements and checksums. How many segments it uses varies from moment to moment, so its file
+//! is kept at a length with room to spare: it stays as it is, and a full disk does not stop a log in mid-epoch.
 
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::files::{create_private_dir, settle};
 use crate::media::{Log, Visit};
+use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::ops::ControlFlow;
@@ -24,6 +26,10 @@ const SEGMENT_BYTES: usize = 512 << 10;
 /// sled writes over a segment as soon as it believes that all of it stands elsewhere on the disk. It must be right by
 /// then: less than half a segment goes between two syncs.
 const UNSYNCED_BYTES_MAX: u64 = 192 << 10;
+/// A file is this long from the start.
+const RESERVE_BYTES_LEAST: u64 = 7 << 20;
+/// What a file that outgrew its reserve gets ahead, at least; or half of its length.
+const AHEAD_BYTES_LEAST: u64 = 4 << 20;
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// A log that lies in a sled database.
@@ -31,6 +37,8 @@ pub(crate) struct SledLog {
     db: sled::Db,
     /// The file of the database, for a sync that holds.
     file: File,
+    /// The length that is kept allocated, since sled cuts free segments off the end.
+    reserved: u64,
     /// Where sled puts what it thinks too large; it never syncs these.
     blobs: PathBuf,
 }
@@ -39,7 +47,7 @@ impl SledLog {
     /// Makes an empty database in a directory that is not there yet, durable but for the directory's own name.
     pub(crate) fn create(dir: &Path) -> io::Result<SledLog> {
         create_private_dir(dir)?;
-        let log = SledLog::attach(dir)?;
+        let mut log = SledLog::attach(dir)?;
         log.flush()?;
         settle(dir)?;
         Ok(log)
@@ -78,15 +86,31 @@ impl SledLog {
             fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
         }
         let file = File::options().read(true).write(true).open(dir.join("db"))?;
-        Ok(SledLog { db, file, blobs: dir.join("blobs") })
+        Ok(SledLog { db, file, reserved: RESERVE_BYTES_LEAST, blobs: dir.join("blobs") })
     }
 
-    fn flush(&self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         guarded(|| self.db.flush())?;
         if self.blobs.exists() && fs::read_dir(&self.blobs)?.next().is_some() {
             return Err(damaged("sled put values into files of their own, which a power loss can take".to_owned()));
         }
+        self.reserve()?;
         self.file.sync_data()
+    }
+
+    /// Keeps the file at its length, and makes it longer by a good piece when sled has outgrown it. What it could not
+    /// get it does without: sled's own writing says whether the disk is full.
+    fn reserve(&mut self) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        if length > self.reserved {
+            self.reserved = (length + AHEAD_BYTES_LEAST.max(length / 2)).next_multiple_of(SEGMENT_BYTES as u64);
+        }
+        if length < self.reserved
+            && let Err(error) = fallocate(&self.file, FallocateFlags::empty(), 0, self.reserved)
+        {
+            tracing::debug!(%error, bytes = self.reserved, "no room to reserve");
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,9 @@
 use highwater_store::{Epoch, KeyGroup, OpenOptions, Rows, StartPlan, Started, Store};
 use std::path::Path;
 
+/// What the small files beside the log may vary by: snapshots of sled, acknowledgements.
+const SMALL_FILES: u64 = 64 << 10;
+
 fn start(dir: &Path, shards: usize) -> Started {
     let mut options = OpenOptions::new("growth");
     options.dir = Some(dir.join("store"));
@@ -30,29 +33,29 @@ fn epoch(run: &mut Started, epoch: u64, rows: &Rows) {
     shard.collect(durable).unwrap();
 }
 
-/// A key written in each of 10,000 epochs takes at most 8 MiB. Its log is flat long before epoch 1,000; sled's file is
-/// once it has the six segments of 512 KiB that it uses in turn, and never takes more.
+/// A key written in each of 10,000 epochs takes at most 8 MiB, and from epoch 1,000 on no more than it had.
 #[test]
 fn one_key_in_ten_thousand_epochs() {
     let dir = disk();
     let mut run = start(dir.path(), 1);
-    let (step, mut log_max, mut files_max) = (run.steps[0].id, 0, 0);
+    let (step, mut log_max, mut files) = (run.steps[0].id, 0, Vec::new());
     for number in 1..=10_000u64 {
         let mut rows = Rows::new();
         rows.put(step, KeyGroup(0), b"key", &[number as u8; 200]);
         epoch(&mut run, number, &rows);
         if number % 250 == 0 {
             log_max = log_max.max(run.shards[0].stats().log_bytes);
-            files_max = files_max.max(bytes_below(dir.path()));
+            files.push(bytes_below(dir.path()));
         }
     }
-    eprintln!("log {log_max} bytes, files {files_max} bytes, {:?}", run.shards[0].stats());
+    let flat = files[3..].iter().max().unwrap() - files[3];
+    eprintln!("log {log_max} bytes, files {files:?} bytes, {:?}", run.shards[0].stats());
     assert!(log_max <= 128 << 10, "{log_max} bytes in the log");
-    assert!(files_max <= (6 * 512 + 128) << 10, "{files_max} bytes of files");
+    assert!(files.iter().all(|bytes| *bytes <= 8 << 20), "{files:?}");
+    assert!(flat <= SMALL_FILES, "{flat} bytes more than at epoch 1,000: {files:?}");
 }
 
-/// 20,000 keys created and discarded, ten times over: after the second round the log does not grow, nor does the file
-/// of sled but for the few segments that it has more or less of from one moment to the next.
+/// 20,000 keys created and discarded, ten times over: after the second round neither log nor files grow.
 #[test]
 fn discarded_keys_leave() {
     let dir = disk();
@@ -84,7 +87,7 @@ fn discarded_keys_leave() {
     let early = |peaks: &[u64]| peaks[..2].iter().copied().max().unwrap();
     let late = |peaks: &[u64]| peaks[2..].iter().copied().max().unwrap();
     assert!(late(&log_peaks) <= early(&log_peaks) * 11 / 10, "{log_peaks:?}");
-    assert!(late(&file_peaks) <= early(&file_peaks) + ((6 * 512) << 10), "{file_peaks:?}");
+    assert!(late(&file_peaks) <= early(&file_peaks) + SMALL_FILES, "{file_peaks:?}");
     assert_eq!(run.shards[0].stats().live_rows, 0);
 }
 
@@ -135,5 +138,5 @@ fn a_hollow_store_is_rolled() {
     assert_eq!(run.shards[0].stats().live_rows, 1);
     drop(run);
     let after = bytes_below(dir.path());
-    assert!(before > 20 << 20 && after < 1 << 20, "{before} bytes before, {after} after");
+    assert!(before > 20 << 20 && after < 8 << 20, "{before} bytes before, {after} after");
 }
