@@ -178,3 +178,24 @@ fn no_path_of_a_machine_is_written_down() {
         }
     }
 }
+
+/// The book has every page, and no page leads to a file that is not there.
+#[test]
+fn every_page_is_in_the_book_and_every_link_leads_somewhere() {
+    let docs = root().join("docs");
+    let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let mut pages = vec![root().join("README.md"), root().join("ARCHITECTURE.md")];
+    files(&docs, "md", &mut pages);
+    for page in pages {
+        let name = page.file_name().unwrap().to_string_lossy().into_owned();
+        let in_book = page.starts_with(&docs) && name != "SUMMARY.md";
+        assert!(!in_book || summary.contains(&format!("({name})")), "SUMMARY.md lacks {name}");
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") {
+                assert!(page.with_file_name(file).exists(), "{}: no {file}", page.display());
+            }
+        }
+    }
+}

@@ -30,3 +30,10 @@ pub use flow::Flow;
 pub use highwater_store::{Epoch, Execution};
 pub use run::{BuildResult, Config, OnError, StopHandle, Summary, main, run};
 pub use stream::{KeyedStream, Stream};
+
+/// Pages of the book whose programs must compile, and run.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../../docs/first-run.md")]
+    struct FirstRun;
+}
