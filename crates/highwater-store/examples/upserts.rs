@@ -1,6 +1,6 @@
-//! What does a durable upsert cost? Keys with 200-byte states in batches of 10,000 rows, each batch synced, in sled.
+//! What does a durable upsert cost? Keys with 200-byte states in batches of 10,000 rows, each batch synced.
 //!
-//! Usage: `upserts DIR [KEYS] [BATCHES]`. Reports CPU and wall time a row, the size of the store beside its live rows,
+//! Usage: `upserts DIR [KEYS] [BATCHES] [sled|log|sqlite]`. Reports CPU and wall time a row, the size of the store beside its live rows,
 //! the time to open it again, and checks that every key is back.
 
 use highwater_store::{Epoch, OpenOptions, Rows, StartPlan, Store, key_group};
@@ -13,11 +13,12 @@ const ROWS: u64 = 10_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let dir = PathBuf::from(args.next().ok_or("usage: upserts DIR [KEYS] [BATCHES]")?);
+    let dir = PathBuf::from(args.next().ok_or("usage: upserts DIR [KEYS] [BATCHES] [BACKEND]")?);
     let keys: u64 = args.next().map_or(Ok(100_000), |keys| keys.parse())?;
     let batches: u64 = args.next().map_or(Ok(100), |batches| batches.parse())?;
     let mut options = OpenOptions::new("upserts");
     options.dir = Some(dir);
+    options.backend = args.next().map(|name| name.parse()).transpose()?;
     options.fresh = true;
     let plan = StartPlan { shards: 1, steps: vec![("sum".into(), "state".into())], ..StartPlan::default() };
     let mut run = Store::open(options.clone())?.start(plan)?;

@@ -8,6 +8,7 @@ use crate::files::{create_private_dir, settle};
 use crate::lock;
 use crate::media::{Lock, Log, Media};
 use crate::options::Backend;
+use crate::segments::SegmentLog;
 use crate::sled::SledLog;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -18,16 +19,15 @@ use std::sync::Arc;
 /// The most that is read of a file at once; manifests are far smaller.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// A directory, and what keeps the logs in it.
+/// A directory.
 #[derive(Debug)]
 pub(crate) struct DirDisk {
     root: PathBuf,
-    backend: Backend,
 }
 
 impl DirDisk {
-    pub(crate) fn new(root: PathBuf, backend: Backend) -> DirDisk {
-        DirDisk { root, backend }
+    pub(crate) fn new(root: PathBuf) -> DirDisk {
+        DirDisk { root }
     }
 }
 
@@ -102,17 +102,19 @@ impl Media for DirDisk {
         settle(&self.path(dir))
     }
 
-    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+    fn create_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>> {
         let path = self.path(dir);
-        match self.backend {
+        match backend {
             Backend::Sled => Ok(Box::new(SledLog::create(&path)?)),
+            Backend::Log => Ok(Box::new(SegmentLog::create(&path)?)),
             Backend::Memory => Err(io::Error::new(io::ErrorKind::Unsupported, "memory does not lie in a directory")),
         }
     }
 
-    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
-        match self.backend {
+    fn open_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>> {
+        match backend {
             Backend::Sled => Ok(Box::new(SledLog::open(&self.path(dir))?)),
+            Backend::Log => Ok(Box::new(SegmentLog::open(&self.path(dir))?)),
             Backend::Memory => Err(io::Error::new(io::ErrorKind::Unsupported, "memory does not lie in a directory")),
         }
     }

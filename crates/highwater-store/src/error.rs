@@ -84,6 +84,16 @@ pub enum StoreError {
         /// Flow that wanted to open it.
         given: String,
     },
+    /// The store was made with another backend. Nothing was changed: leave out `--store`, or name what it was made with.
+    #[error("recovery store {} was made with --store {stored}, not {given}; leave out --store, name another directory, or start over with --fresh", path.display())]
+    OtherBackend {
+        /// The store.
+        path: PathBuf,
+        /// Backend that the store was made with.
+        stored: String,
+        /// Backend that was asked for.
+        given: String,
+    },
     /// The store has rows of steps that the flow no longer has. Name them again, or drop each with `--drop-state`.
     #[error("recovery store {} has state of steps that this flow does not have: {}; give the steps their old names, or drop their state with {}", path.display(), quoted(steps), drop_options(steps))]
     Orphans {

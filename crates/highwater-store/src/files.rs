@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use watch::Step;
 
 /// Makes a directory for its owner alone.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
@@ -26,4 +27,71 @@ pub(crate) fn settle(dir: &Path) -> io::Result<()> {
         }
     }
     File::open(dir)?.sync_all()
+}
+
+/// Makes the bytes of a file durable.
+pub(crate) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
+    watch::tell(Step::File, path, false)?;
+    file.sync_data()?;
+    watch::tell(Step::File, path, true)
+}
+
+/// Makes a file durable, its length too.
+pub(crate) fn sync_all(file: &File, path: &Path) -> io::Result<()> {
+    watch::tell(Step::File, path, false)?;
+    file.sync_all()?;
+    watch::tell(Step::File, path, true)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    watch::tell(Step::Dir, path, false)?;
+    File::open(path)?.sync_all()?;
+    watch::tell(Step::Dir, path, true)
+}
+
+/// Gives a file another name.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    watch::tell(Step::Rename, from, false)?;
+    fs::rename(from, to)?;
+    watch::tell(Step::Rename, to, true)
+}
+
+/// What the tests of this crate see of the steps above: they can end a process before each, and note what is durable
+/// after it. Nothing in any other build.
+pub(crate) mod watch {
+    use std::io;
+    use std::path::Path;
+
+    /// A step that changes what is durable.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Step {
+        File,
+        Dir,
+        Rename,
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, reason = "the tests' version may fail")]
+    pub(super) fn tell(_step: Step, _path: &Path, _done: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn tell(step: Step, path: &Path, done: bool) -> io::Result<()> {
+        WATCHER.with_borrow(|watcher| watcher.as_ref().map_or(Ok(()), |watcher| watcher(step, path, done)))
+    }
+
+    /// Is told of each step, and whether it is done by now.
+    #[cfg(test)]
+    pub(crate) type Watcher = Box<dyn Fn(Step, &Path, bool) -> io::Result<()>>;
+
+    #[cfg(test)]
+    thread_local!(static WATCHER: std::cell::RefCell<Option<Watcher>> = const { std::cell::RefCell::new(None) });
+
+    /// From now on `watcher` sees the steps of this thread.
+    #[cfg(test)]
+    pub(crate) fn watch_with(watcher: Watcher) {
+        WATCHER.set(Some(watcher));
+    }
 }

@@ -186,10 +186,8 @@ impl Shard {
             return Ok(());
         }
         fail::point("gc-synced");
-        for seq in head..until {
-            let removed = self.log.remove(seq);
-            self.take(removed, "removing from")?;
-        }
+        let removed = self.log.remove(head..until);
+        self.take(removed, "removing from")?;
         fail::point("gc-removed");
         let gc = &mut self.collector;
         gc.head = until;

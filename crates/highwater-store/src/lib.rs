@@ -64,6 +64,8 @@ mod protocol;
 mod restore;
 mod rows;
 mod rules;
+mod segment;
+mod segments;
 mod shard;
 mod sled;
 mod start;

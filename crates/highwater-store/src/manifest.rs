@@ -7,6 +7,7 @@
 use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, StepId, StoreId};
 use crate::media::{Media, broken, replace};
+use crate::options::Backend;
 use crate::rules::{Rule, on};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,7 @@ impl Lineage {
 pub(crate) struct Manifest {
     pub(crate) id: StoreId,
     pub(crate) flow: String,
+    /// Name of what keeps the chunks.
     pub(crate) backend: String,
     pub(crate) key_groups: u16,
     /// The shards that count; 0: none yet.
@@ -113,6 +115,11 @@ impl Manifest {
             .map_err(|source| broken(media, MANIFEST, "writing", None, source))?;
         crate::fail::point("manifest-renamed");
         Ok(())
+    }
+
+    /// What keeps the chunks.
+    pub(crate) fn backend(&self, media: &dyn Media) -> Result<Backend, StoreError> {
+        self.backend.parse().map_err(|what| StoreError::BadOption { path: media.path(""), what })
     }
 
     fn encode(&self) -> Vec<u8> {

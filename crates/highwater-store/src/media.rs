@@ -7,9 +7,10 @@
 
 use crate::error::StoreError;
 use crate::ids::Epoch;
+use crate::options::Backend;
 use std::any::Any;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,9 +46,9 @@ pub(crate) trait Media: Send + Sync {
     /// Makes all that is visible of a log durable and drops cached pages: what is read next is what a disk holds.
     fn settle_log(&self, dir: &str) -> io::Result<()>;
     /// Makes an empty log in `dir`, which is not there yet; durable once this and `sync_dir` of the parent return.
-    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>>;
+    fn create_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>>;
     /// Opens a log, healing what is known to break its backend.
-    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>>;
+    fn open_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>>;
 }
 
 /// What a scan is given: number and bytes of each chunk.
@@ -55,14 +56,15 @@ pub(crate) type Visit<'v> = dyn FnMut(u64, &[u8]) -> ControlFlow<()> + 'v;
 
 /// An ordered log of values of at most 4096 bytes under ascending numbers.
 ///
-/// After a power loss all synced appends and removals are there. Of the others, appends may be lost from the end, and
-/// removals from the end, each on its own: a removal can be there without an append that was made before it.
+/// Values are removed from the front. After a power loss all synced appends are there. Of the others, appends may be lost
+/// from the end, and so may removals, synced or not, each on its own: a removal can be there without an append that was
+/// made before it, and after any restart values may be there again that were removed last.
 pub(crate) trait Log: Send {
     /// Adds a value under a number greater than all before.
     fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()>;
-    /// Removes a value.
-    fn remove(&mut self, seq: u64) -> io::Result<()>;
-    /// All appends and removals so far are durable when this returns.
+    /// Removes these values, the first of all that are left.
+    fn remove(&mut self, seqs: Range<u64>) -> io::Result<()>;
+    /// All appends so far are durable when this returns.
     fn sync(&mut self) -> io::Result<()>;
     /// Visits the values from `from` on, in order.
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()>;
@@ -70,6 +72,10 @@ pub(crate) trait Log: Send {
     fn file_bytes(&self) -> u64;
     /// The most that may be written between two syncs, if a power loss in between could take what was synced before.
     fn unsynced_bytes_max(&self) -> u64;
+    /// What was found behind the last value when the log was opened, where that can tell why it ends there.
+    fn end_fault(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a removal counts for, about: a backend rewrites part of a node.
@@ -91,9 +97,16 @@ impl Bounded {
         self.wrote(value.len() as u64)
     }
 
-    pub(crate) fn remove(&mut self, seq: u64) -> io::Result<()> {
-        self.log.remove(seq)?;
-        self.wrote(REMOVAL_BYTES)
+    pub(crate) fn remove(&mut self, seqs: Range<u64>) -> io::Result<()> {
+        let many = (self.log.unsynced_bytes_max() / REMOVAL_BYTES / 4).max(1);
+        let mut from = seqs.start;
+        while from < seqs.end {
+            let until = seqs.end.min(from.saturating_add(many));
+            self.log.remove(from..until)?;
+            self.wrote((until - from).saturating_mul(REMOVAL_BYTES))?;
+            from = until;
+        }
+        Ok(())
     }
 
     pub(crate) fn sync(&mut self) -> io::Result<()> {
@@ -109,8 +122,12 @@ impl Bounded {
         self.log.file_bytes()
     }
 
+    pub(crate) fn end_fault(&self) -> Option<String> {
+        self.log.end_fault()
+    }
+
     fn wrote(&mut self, bytes: u64) -> io::Result<()> {
-        self.unsynced += bytes;
+        self.unsynced = self.unsynced.saturating_add(bytes);
         if self.unsynced < self.log.unsynced_bytes_max() { Ok(()) } else { self.sync() }
     }
 }

@@ -5,9 +5,10 @@
 
 use crate::error::StoreError;
 use crate::media::{Lock, Log, Media, Visit};
+use crate::options::Backend;
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -253,13 +254,13 @@ impl Media for MemoryDisk {
         Ok(())
     }
 
-    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+    fn create_log(&self, dir: &str, _backend: Backend) -> io::Result<Box<dyn Log>> {
         let log = Arc::<Mutex<Chunks>>::default();
         locked(&self.tree).visible.insert(dir.to_owned(), Node::Log(Arc::clone(&log)));
         Ok(Box::new(MemoryLog(log)))
     }
 
-    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+    fn open_log(&self, dir: &str, _backend: Backend) -> io::Result<Box<dyn Log>> {
         Ok(Box::new(MemoryLog(self.log(dir)?)))
     }
 }
@@ -275,10 +276,12 @@ impl Log for MemoryLog {
         Ok(())
     }
 
-    fn remove(&mut self, seq: u64) -> io::Result<()> {
+    fn remove(&mut self, seqs: Range<u64>) -> io::Result<()> {
         let mut log = locked(&self.0);
-        log.visible.remove(&seq);
-        log.unsynced.push((seq, None));
+        for seq in seqs {
+            log.visible.remove(&seq);
+            log.unsynced.push((seq, None));
+        }
         Ok(())
     }
 

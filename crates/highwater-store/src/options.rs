@@ -11,8 +11,9 @@ use std::str::FromStr;
 pub struct OpenOptions {
     /// The directory of the store; none: in memory.
     pub dir: Option<PathBuf>,
-    /// Backend of a *new* store; an old one keeps what it was made with.
-    pub backend: Backend,
+    /// What keeps the chunks. None: what the store was made with, and sled for a new one. A store that was made with
+    /// another is refused.
+    pub backend: Option<Backend>,
     /// Key groups of a *new* store, a power of two: the most shards that it can ever have.
     pub key_groups: u16,
     /// Identity of the program; a store opens for one flow only.
@@ -28,7 +29,7 @@ impl OpenOptions {
     pub fn new(flow: impl Into<String>) -> OpenOptions {
         OpenOptions {
             dir: None,
-            backend: Backend::default(),
+            backend: None,
             key_groups: 128,
             flow: flow.into(),
             fresh: false,
@@ -37,19 +38,32 @@ impl OpenOptions {
     }
 }
 
-/// What keeps the chunks.
+/// What keeps the chunks. Which one when, and what each costs: `docs/stores.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
     /// sled 0.34, one database a shard.
     #[default]
     Sled,
+    /// Segment files of our own: the least CPU and space.
+    Log,
     /// Nothing outlives the process.
     Memory,
 }
 
 impl Backend {
-    const ALL: [(Backend, &'static str); 2] = [(Backend::Sled, "sled"), (Backend::Memory, "memory")];
+    const ALL: [(Backend, &'static str); 3] =
+        [(Backend::Sled, "sled"), (Backend::Log, "log"), (Backend::Memory, "memory")];
+
+    /// Every backend that this build has.
+    pub fn all() -> impl Iterator<Item = Backend> {
+        Backend::ALL.into_iter().map(|(backend, _)| backend)
+    }
+
+    /// Those that keep a store in a directory.
+    pub fn on_disk() -> impl Iterator<Item = Backend> {
+        Backend::all().filter(|backend| *backend != Backend::Memory)
+    }
 }
 
 impl fmt::Display for Backend {
@@ -64,7 +78,10 @@ impl FromStr for Backend {
 
     fn from_str(text: &str) -> Result<Backend, String> {
         let found = Backend::ALL.iter().find(|(_, name)| *name == text);
-        found.map(|(backend, _)| *backend).ok_or_else(|| format!("\"{text}\" is not a store; use sled or memory"))
+        found.map(|(backend, _)| *backend).ok_or_else(|| {
+            let names: Vec<&str> = Backend::ALL.iter().map(|(_, name)| *name).collect();
+            format!("\"{text}\" is not a store of this build; it has {}", names.join(", "))
+        })
     }
 }
 

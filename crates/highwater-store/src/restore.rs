@@ -79,7 +79,7 @@ impl Reader<'_> {
         }
     }
 
-    fn damage(&self, chunk: Option<u64>, what: String) -> StoreError {
+    pub(crate) fn damage(&self, chunk: Option<u64>, what: String) -> StoreError {
         StoreError::Corrupt { path: PathBuf::from(self.path), shard: Some(self.shard), chunk, what }
     }
 

@@ -13,6 +13,7 @@ use crate::ids::{Epoch, Execution, KeyGroup, shard_of};
 use crate::index::Index;
 use crate::manifest::Lineage;
 use crate::media::{Bounded, Lock, Media, broken};
+use crate::options::Backend;
 use crate::restore::Extent;
 use crate::rows::{PackedRow, Rows};
 use crate::rules::{Rule, on};
@@ -147,14 +148,14 @@ impl Shard {
     /// An empty shard of a new generation at `resume`, to be filled with `base_row` and ended with `base_end`.
     pub(crate) fn create(
         media: Arc<dyn Media>,
-        place: ShardPlace,
+        (place, backend): (ShardPlace, Backend),
         execution: Execution,
         resume: Epoch,
         lock: Lock,
     ) -> Result<Shard, StoreError> {
         let made = (|| {
             media.create_dir(&place.dir)?;
-            let log = media.create_log(&place.log_dir())?;
+            let log = media.create_log(&place.log_dir(), backend)?;
             let first = Acknowledged { execution, epoch: Epoch(0), last_seq: 0 };
             Ok((Bounded::new(log), AckFile::create(&*media, &place.dir, place.salt, first)?))
         })();

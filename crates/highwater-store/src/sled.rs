@@ -13,7 +13,7 @@ use crate::media::{Log, Visit};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -120,8 +120,8 @@ impl Log for SledLog {
         guarded(|| self.db.insert(seq.to_be_bytes(), value)).map(|_| ())
     }
 
-    fn remove(&mut self, seq: u64) -> io::Result<()> {
-        guarded(|| self.db.remove(seq.to_be_bytes())).map(|_| ())
+    fn remove(&mut self, mut seqs: Range<u64>) -> io::Result<()> {
+        seqs.try_for_each(|seq| guarded(|| self.db.remove(seq.to_be_bytes())).map(|_| ()))
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -220,7 +220,7 @@ mod tests {
         fs::write(path.join("snap.FFFFFFFFFFFFFFFF.generating"), b"").unwrap();
         let mut log = SledLog::open(&path).unwrap();
         assert_eq!(seqs(&log), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        log.remove(1).unwrap();
+        log.remove(1..2).unwrap();
         drop(log);
         let found = snapshots(&path).unwrap();
         let snapshot = found.first().expect("sled keeps a snapshot");

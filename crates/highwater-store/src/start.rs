@@ -9,6 +9,7 @@ use crate::fail;
 use crate::ids::{Epoch, Execution, Generation, StepId, shard_of};
 use crate::manifest::{Lineage, Manifest, StepInfo, generation_dir, generation_of, shard_dir};
 use crate::media::{Lock, Media, broken};
+use crate::options::Backend;
 use crate::rules::{Rule, on};
 use crate::shard::{Shard, ShardPlace};
 use crate::store::{Opened, Store, salt};
@@ -85,14 +86,14 @@ impl Store {
     pub fn start(self, plan: StartPlan) -> Result<Started, StoreError> {
         let steps = self.checked(&plan)?;
         let (execution, resume, is_new) = (self.execution(), self.resume, self.is_new());
-        let Store { media, lock, mut manifest, shards, .. } = self;
+        let Store { media, lock, backend, mut manifest, shards, .. } = self;
         let drops = manifest.steps.iter().any(|step| plan.drops(step));
         let rewrite = is_new || manifest.shards != plan.shards || drops || shards.iter().any(Opened::is_hollow);
         manifest.execution = execution;
         let before = manifest.clone();
         let planned = manifest.take_steps(&plan, &steps);
         let (shards, old) = if rewrite {
-            rescale((&media, &lock), &before, &mut manifest, shards, plan.shards, resume)?
+            rescale((&media, &lock, backend), &before, &mut manifest, shards, plan.shards, resume)?
         } else {
             (resume_shards((&media, &lock), &mut manifest, shards, resume)?, Vec::new())
         };
@@ -191,7 +192,7 @@ fn resume_shards(
 
 /// Writes the live rows into a new generation and switches to it; answers its shards and what is left to delete.
 fn rescale(
-    (media, lock): (&Arc<dyn Media>, &Lock),
+    (media, lock, backend): (&Arc<dyn Media>, &Lock, Backend),
     before: &Manifest,
     manifest: &mut Manifest,
     opened: Vec<Opened>,
@@ -215,7 +216,7 @@ fn rescale(
         let salt = salt(manifest.id, next, index, count);
         let key_groups = manifest.key_groups;
         let place = ShardPlace { dir: shard_dir(next, index), index, shards: count, key_groups, salt };
-        Shard::create(Arc::clone(media), place, manifest.execution, resume, Lock::clone(lock))
+        Shard::create(Arc::clone(media), (place, backend), manifest.execution, resume, Lock::clone(lock))
     };
     let mut shards = (0..count).map(create).collect::<Result<Vec<Shard>, StoreError>>()?;
     for shard in &opened {

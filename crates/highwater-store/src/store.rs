@@ -23,6 +23,7 @@ pub use crate::manifest::StepInfo;
 pub struct Store {
     pub(crate) media: Arc<dyn Media>,
     pub(crate) lock: Lock,
+    pub(crate) backend: Backend,
     /// The manifest as it stands, or that of a store to be made, whose generation is 0.
     pub(crate) manifest: Manifest,
     pub(crate) resume: Epoch,
@@ -75,8 +76,8 @@ impl Store {
             let what = format!("{} key groups are not a power of two", options.key_groups);
             return Err(StoreError::BadOption { path: root, what });
         }
-        if options.dir.is_some() && options.backend == Backend::Memory {
-            let what = "a store in memory has no directory; leave out the directory, or use --store sled".to_owned();
+        if options.dir.is_some() && options.backend == Some(Backend::Memory) {
+            let what = "a store in memory has no directory; leave out the directory, or use another --store".to_owned();
             return Err(StoreError::BadOption { path: root, what });
         }
         let lock = media.lock()?;
@@ -93,8 +94,20 @@ impl Store {
         if stored.flow != options.flow {
             return Err(StoreError::OtherFlow { path: root, stored: stored.flow, given: options.flow });
         }
-        let mut store =
-            Store { media, lock, resume: Epoch(0), shards: Vec::new(), newest: stored.execution, manifest: stored };
+        let backend = stored.backend(&*media)?;
+        if options.dir.is_some() && options.backend.is_some_and(|given| given != backend) {
+            let given = options.chosen().to_string();
+            return Err(StoreError::OtherBackend { path: root, stored: stored.backend, given });
+        }
+        let mut store = Store {
+            media,
+            lock,
+            backend,
+            resume: Epoch(0),
+            shards: Vec::new(),
+            newest: stored.execution,
+            manifest: stored,
+        };
         store.restore()?;
         let rows =
             store.shards.iter().flat_map(|shard| shard.found.index.tallies()).map(|tally| tally.rows).sum::<u64>();
@@ -127,7 +140,8 @@ impl Store {
             next_step: 0,
             claims: Vec::new(),
         };
-        Ok(Store { media, lock, resume: Epoch(0), shards: Vec::new(), newest: execution, manifest })
+        let backend = options.chosen();
+        Ok(Store { media, lock, backend, resume: Epoch(0), shards: Vec::new(), newest: execution, manifest })
     }
 
     fn restore(&mut self) -> Result<(), StoreError> {
@@ -159,8 +173,8 @@ impl Store {
         let mut histories = Vec::new();
         for place in places {
             let path = self.media.path(&place.dir);
-            let log =
-                self.media.open_log(&place.log_dir()).map(Bounded::new).map_err(StoreError::io(&path, "opening"))?;
+            let log = self.media.open_log(&place.log_dir(), self.backend).map(Bounded::new);
+            let log = log.map_err(StoreError::io(&path, "opening"))?;
             let Some((ack, acknowledged)) = AckFile::open(&*self.media, &place.dir, place.salt)? else {
                 return Err(StoreError::MissingShard {
                     path: self.media.path(""),
@@ -173,7 +187,11 @@ impl Store {
             let cut = self.manifest.lineage.cut(acknowledged.execution);
             let acknowledged_epoch = cut.map_or(acknowledged.epoch, |cut| acknowledged.epoch.min(cut));
             if on(Rule::AckFirst) && (at < acknowledged_epoch || extent.last_seq < acknowledged.last_seq) {
-                return Err(StoreError::Behind { path, acknowledged: acknowledged.epoch, found: at });
+                let Some(what) = log.end_fault() else {
+                    return Err(StoreError::Behind { path, acknowledged: acknowledged.epoch, found: at });
+                };
+                let what = format!("it was acknowledged (epoch {}), and at its place in {what}", acknowledged.epoch);
+                return Err(reader.damage(Some(extent.last_seq + 1), what));
             }
             self.newest = self.newest.max(extent.newest).max(acknowledged.execution);
             let found = Found { index: Index::new(key_groups), extent, ack, full_seq: history.full_seq };
@@ -269,12 +287,12 @@ pub(crate) fn salt(id: StoreId, generation: Generation, index: usize, of: usize)
 impl OpenOptions {
     /// The backend that is used: without a directory there is only memory.
     fn chosen(&self) -> Backend {
-        if self.dir.is_some() { self.backend } else { Backend::Memory }
+        if self.dir.is_some() { self.backend.unwrap_or_default() } else { Backend::Memory }
     }
 
     fn media(&self) -> Arc<dyn Media> {
         match &self.dir {
-            Some(dir) => Arc::new(DirDisk::new(dir.clone(), self.backend)),
+            Some(dir) => Arc::new(DirDisk::new(dir.clone())),
             None => Arc::new(self.memory.clone()),
         }
     }

@@ -50,11 +50,11 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// Runs a story on each backend.
 fn on_each(story: impl Fn(OpenOptions)) {
-    for backend in [Backend::Memory, Backend::Sled] {
+    for backend in Backend::all() {
         let dir = tempfile::tempdir().unwrap();
         let mut options = OpenOptions::new("story");
-        options.backend = backend;
-        if backend == Backend::Sled {
+        options.backend = Some(backend);
+        if backend != Backend::Memory {
             options.dir = Some(dir.path().join("store"));
         }
         story(options);

@@ -1,15 +1,16 @@
 //! A store that runs for long takes a bounded place: what is superseded or discarded goes.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects")]
 
-use highwater_store::{Epoch, KeyGroup, OpenOptions, Rows, StartPlan, Started, Store};
+use highwater_store::{Backend, Epoch, KeyGroup, OpenOptions, Rows, StartPlan, Started, Store};
 use std::path::Path;
 
 /// What the small files beside the log may vary by: snapshots of sled, acknowledgements.
 const SMALL_FILES: u64 = 64 << 10;
 
-fn start(dir: &Path, shards: usize) -> Started {
+fn start(dir: &Path, backend: Backend, shards: usize) -> Started {
     let mut options = OpenOptions::new("growth");
     options.dir = Some(dir.join("store"));
+    options.backend = Some(backend);
     let store = Store::open(options).unwrap();
     let plan = StartPlan { shards, steps: vec![("sum".into(), "state".into())], ..StartPlan::default() };
     store.start(plan).unwrap()
@@ -36,8 +37,12 @@ fn epoch(run: &mut Started, epoch: u64, rows: &Rows) {
 /// A key written in each of 10,000 epochs takes at most 8 MiB, and from epoch 1,000 on no more than it had.
 #[test]
 fn one_key_in_ten_thousand_epochs() {
+    Backend::on_disk().for_each(one_key);
+}
+
+fn one_key(backend: Backend) {
     let dir = disk();
-    let mut run = start(dir.path(), 1);
+    let mut run = start(dir.path(), backend, 1);
     let (step, mut log_max, mut files) = (run.steps[0].id, 0, Vec::new());
     for number in 1..=10_000u64 {
         let mut rows = Rows::new();
@@ -49,7 +54,7 @@ fn one_key_in_ten_thousand_epochs() {
         }
     }
     let flat = files[3..].iter().max().unwrap() - files[3];
-    eprintln!("log {log_max} bytes, files {files:?} bytes, {:?}", run.shards[0].stats());
+    eprintln!("{backend}: log {log_max} bytes, files {files:?} bytes, {:?}", run.shards[0].stats());
     assert!(log_max <= 128 << 10, "{log_max} bytes in the log");
     assert!(files.iter().all(|bytes| *bytes <= 8 << 20), "{files:?}");
     assert!(flat <= SMALL_FILES, "{flat} bytes more than at epoch 1,000: {files:?}");
@@ -58,8 +63,12 @@ fn one_key_in_ten_thousand_epochs() {
 /// 20,000 keys created and discarded, ten times over: after the second round neither log nor files grow.
 #[test]
 fn discarded_keys_leave() {
+    Backend::on_disk().for_each(discarded_keys);
+}
+
+fn discarded_keys(backend: Backend) {
     let dir = disk();
-    let mut run = start(dir.path(), 1);
+    let mut run = start(dir.path(), backend, 1);
     let (step, mut number) = (run.steps[0].id, 0);
     let (mut log_peaks, mut file_peaks) = (Vec::new(), Vec::new());
     for round in 1..=10u32 {
@@ -83,7 +92,7 @@ fn discarded_keys_leave() {
         log_peaks.push(log_peak);
         file_peaks.push(file_peak);
     }
-    eprintln!("peaks of the log {log_peaks:?}, of the files {file_peaks:?}");
+    eprintln!("{backend}: peaks of the log {log_peaks:?}, of the files {file_peaks:?}");
     let early = |peaks: &[u64]| peaks[..2].iter().copied().max().unwrap();
     let late = |peaks: &[u64]| peaks[2..].iter().copied().max().unwrap();
     assert!(late(&log_peaks) <= early(&log_peaks) * 11 / 10, "{log_peaks:?}");
@@ -94,10 +103,14 @@ fn discarded_keys_leave() {
 /// A hundred restarts at other numbers of shards leave the shards of the last one only.
 #[test]
 fn restarts_leave_no_old_shards() {
+    Backend::on_disk().for_each(restarts);
+}
+
+fn restarts(backend: Backend) {
     let dir = disk();
     for restart in 0..100u64 {
         let shards = [1, 2, 3, 4, 8][(restart * 7 % 5) as usize];
-        let mut run = start(dir.path(), shards);
+        let mut run = start(dir.path(), backend, shards);
         assert_eq!(run.resume, Epoch(restart));
         for shard in &mut run.shards {
             shard.append(Epoch(restart + 1), Epoch(restart + 1), &Rows::new(), false).unwrap();
@@ -116,8 +129,12 @@ fn restarts_leave_no_old_shards() {
 /// A shard whose file is mostly empty is written into a fresh one at the next start.
 #[test]
 fn a_hollow_store_is_rolled() {
+    Backend::on_disk().for_each(hollow);
+}
+
+fn hollow(backend: Backend) {
     let dir = disk();
-    let mut run = start(dir.path(), 1);
+    let mut run = start(dir.path(), backend, 1);
     let step = run.steps[0].id;
     for number in 1..=3u64 {
         let mut rows = Rows::new();
@@ -132,7 +149,7 @@ fn a_hollow_store_is_rolled() {
     }
     drop(run);
     let before = bytes_below(dir.path());
-    let mut run = start(dir.path(), 1);
+    let mut run = start(dir.path(), backend, 1);
     epoch(&mut run, 4, &Rows::new());
     run.guard.first_commit(Epoch(4)).unwrap();
     assert_eq!(run.shards[0].stats().live_rows, 1);

@@ -82,9 +82,14 @@ fn the_store_must_fit() {
     options.key_groups = 100;
     assert!(matches!(Store::open(options.clone()).err(), Some(StoreError::BadOption { .. })));
     options.key_groups = 128;
-    options.backend = Backend::Memory;
+    options.backend = Some(Backend::Memory);
     assert!(matches!(Store::open(options.clone()).err(), Some(StoreError::BadOption { .. })));
-    options.backend = Backend::Sled;
+    options.backend = Some(Backend::Log);
+    let other = Store::open(options.clone()).err().unwrap();
+    assert!(matches!(&other, StoreError::OtherBackend { stored, .. } if stored == "sled"), "{other}");
+    options.backend = Some(Backend::Sled);
+    assert!(Store::open(options.clone()).is_ok());
+    options.backend = None;
     fs::remove_file(options.dir.as_ref().unwrap().join("manifest")).unwrap();
     let lost = Store::open(options.clone()).err().unwrap();
     assert!(matches!(&lost, StoreError::MissingShard { missing, .. } if missing == "manifest"), "{lost}");

@@ -3,8 +3,10 @@
 use crate::error::StoreError;
 use crate::media::{Lock, Log, Media, Visit};
 use crate::memory::MemoryDisk;
+use crate::options::Backend;
 use crate::protocol::shadow::ShadowDisk;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -51,6 +53,7 @@ impl Powered for MemoryDisk {
 pub(super) enum On {
     Memory,
     Sled,
+    Log,
 }
 
 /// A disk with a counter of steps that change or sync something; at a chosen one the process "dies".
@@ -60,12 +63,12 @@ pub(super) struct Bed {
     steps: Arc<Steps>,
 }
 
-struct Steps {
+pub(super) struct Steps {
     left: AtomicU64,
 }
 
 impl Steps {
-    fn step(&self) -> io::Result<()> {
+    pub(super) fn step(&self) -> io::Result<()> {
         let left = self.left.load(Relaxed);
         if left == 0 {
             return Err(io::Error::other("the process is dead"));
@@ -77,11 +80,13 @@ impl Steps {
 
 impl Bed {
     pub(super) fn new(on: On) -> Bed {
+        let steps = Arc::new(Steps { left: AtomicU64::new(u64::MAX) });
         let disk: Arc<dyn Powered> = match on {
             On::Memory => Arc::new(MemoryDisk::new()),
-            On::Sled => Arc::new(ShadowDisk::new()),
+            On::Sled => Arc::new(ShadowDisk::new(Backend::Sled, &steps)),
+            On::Log => Arc::new(ShadowDisk::new(Backend::Log, &steps)),
         };
-        Bed { disk, steps: Arc::new(Steps { left: AtomicU64::new(u64::MAX) }) }
+        Bed { disk, steps }
     }
 
     /// The process dies before the step after the next `steps` ones.
@@ -110,10 +115,10 @@ impl Bed {
         Arc::new(self.clone())
     }
 
-    /// The backend of a shard loses its last chunks without a word.
+    /// The backend of a shard in memory loses its last chunks without a word.
     pub(super) fn roll_back(&self, dir: &str, chunks: usize) {
         // A left-over of a rescale may have lost its log already.
-        let Ok(mut log) = self.disk.open_log(dir) else { return };
+        let Ok(mut log) = self.disk.open_log(dir, Backend::Memory) else { return };
         let mut seqs = Vec::new();
         log.scan(0, &mut |seq, _| {
             seqs.push(seq);
@@ -122,7 +127,7 @@ impl Bed {
         .unwrap();
         // Never all of it: an empty log is noticed in any case.
         for seq in seqs.iter().skip(1).rev().take(chunks) {
-            log.remove(*seq).unwrap();
+            log.remove(*seq..*seq + 1).unwrap();
         }
         log.sync().unwrap();
     }
@@ -168,12 +173,12 @@ impl Media for Bed {
     fn settle_log(&self, dir: &str) -> io::Result<()> {
         self.steps.step().and_then(|()| self.disk.settle_log(dir))
     }
-    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+    fn create_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>> {
         self.steps.step()?;
-        Ok(Box::new(MortalLog { log: self.disk.create_log(dir)?, steps: Arc::clone(&self.steps) }))
+        Ok(Box::new(MortalLog { log: self.disk.create_log(dir, backend)?, steps: Arc::clone(&self.steps) }))
     }
-    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
-        Ok(Box::new(MortalLog { log: self.disk.open_log(dir)?, steps: Arc::clone(&self.steps) }))
+    fn open_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>> {
+        Ok(Box::new(MortalLog { log: self.disk.open_log(dir, backend)?, steps: Arc::clone(&self.steps) }))
     }
 }
 
@@ -186,8 +191,8 @@ impl Log for MortalLog {
     fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()> {
         self.steps.step().and_then(|()| self.log.append(seq, value))
     }
-    fn remove(&mut self, seq: u64) -> io::Result<()> {
-        self.steps.step().and_then(|()| self.log.remove(seq))
+    fn remove(&mut self, seqs: Range<u64>) -> io::Result<()> {
+        self.steps.step().and_then(|()| self.log.remove(seqs))
     }
     fn sync(&mut self) -> io::Result<()> {
         self.steps.step().and_then(|()| self.log.sync())
@@ -200,5 +205,8 @@ impl Log for MortalLog {
     }
     fn unsynced_bytes_max(&self) -> u64 {
         self.log.unsynced_bytes_max()
+    }
+    fn end_fault(&self) -> Option<String> {
+        self.log.end_fault()
     }
 }

@@ -114,6 +114,18 @@ fn large_epochs_on_sled_are_not_lost() {
     holds(Weather { on: On::Sled, crashes: 4, shards_max: 3, large: Large::MANY, ..FAIR }, 0..rounds(20));
 }
 
+/// And over segment files, in each of whose steps the process may die.
+#[test]
+fn nothing_is_lost_in_segments() {
+    holds(Weather { on: On::Log, crashes: 4, shards_max: 3, ..FAIR }, 0..rounds(40));
+}
+
+/// And with epochs that fill several segments.
+#[test]
+fn large_epochs_in_segments_are_not_lost() {
+    holds(Weather { on: On::Log, crashes: 4, shards_max: 3, large: Large::MANY, ..FAIR }, 0..rounds(8));
+}
+
 /// A backend that loses acknowledged chunks in silence is found out.
 #[test]
 fn a_silent_fall_back_is_refused() {

@@ -1,22 +1,25 @@
 //! A real directory beside which stands what of it is durable; a power loss puts the durable half in its place.
 //!
 //! Every sync of the store goes through here and is noted: bytes by inode, names by directory. What sled writes without
-//! a sync of ours is not durable, whatever sled believes.
+//! a sync of ours is not durable, whatever sled believes. The steps of the segment log are watched one by one.
 
 use crate::disk::DirDisk;
 use crate::error::StoreError;
+use crate::files::watch::{Step, watch_with};
 use crate::media::{Lock, Log, Media, Visit};
 use crate::options::Backend;
-use crate::protocol::bed::{Draw, Powered};
+use crate::protocol::bed::{Draw, Powered, Steps};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 pub(super) struct ShadowDisk {
     disk: DirDisk,
+    backend: Backend,
     durable: Arc<Mutex<Durable>>,
     killed: Mutex<Option<Frozen>>,
     _dir: tempfile::TempDir,
@@ -127,11 +130,27 @@ fn torn(visible: &[u8], mut synced: Vec<u8>, draw: &mut Draw) -> Vec<u8> {
 }
 
 impl ShadowDisk {
-    pub(super) fn new() -> ShadowDisk {
+    pub(super) fn new(backend: Backend, steps: &Arc<Steps>) -> ShadowDisk {
         // On a disk in memory, where there is one: what is durable is noted here, not there.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let disk = DirDisk::new(dir.path().join("store"), Backend::Sled);
-        ShadowDisk { disk, durable: Arc::default(), killed: Mutex::default(), _dir: dir }
+        let disk = DirDisk::new(dir.path().join("store"));
+        let durable = Arc::<Mutex<Durable>>::default();
+        let (steps, noted) = (Arc::clone(steps), Arc::clone(&durable));
+        watch_with(Box::new(move |step, path, done| match step {
+            _ if !done => steps.step(),
+            Step::File => noted.lock().unwrap().sync_file(path),
+            Step::Dir => noted.lock().unwrap().sync_dir(path),
+            Step::Rename => Ok(()),
+        }));
+        ShadowDisk { disk, backend, durable, killed: Mutex::default(), _dir: dir }
+    }
+
+    fn shadowed(&self, log: Box<dyn Log>, dir: &str) -> Box<dyn Log> {
+        let synced = match self.backend {
+            Backend::Log => Vec::new(),
+            _ => vec![self.path(dir).join("db")],
+        };
+        Box::new(ShadowLog { log, synced, durable: Arc::clone(&self.durable) })
     }
 
     fn note<T>(&self, done: io::Result<T>, note: impl FnOnce(&mut Durable) -> io::Result<()>) -> io::Result<T> {
@@ -232,21 +251,25 @@ impl Media for ShadowDisk {
     fn settle_log(&self, dir: &str) -> io::Result<()> {
         self.note(self.disk.settle_log(dir), |durable| durable.sync_all(&self.path(dir)))
     }
-    fn create_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
+    fn create_log(&self, dir: &str, _: Backend) -> io::Result<Box<dyn Log>> {
         // Making a log syncs its files and its directory.
-        let log = self.note(self.disk.create_log(dir), |durable| durable.sync_all(&self.path(dir)))?;
-        Ok(Box::new(ShadowLog { log, db: self.path(dir).join("db"), durable: Arc::clone(&self.durable) }))
+        let log = self.note(self.disk.create_log(dir, self.backend), |durable| durable.sync_all(&self.path(dir)))?;
+        Ok(self.shadowed(log, dir))
     }
-    fn open_log(&self, dir: &str) -> io::Result<Box<dyn Log>> {
-        // Opening one does so again.
-        let log = self.note(self.disk.open_log(dir), |durable| durable.sync_all(&self.path(dir)))?;
-        Ok(Box::new(ShadowLog { log, db: self.path(dir).join("db"), durable: Arc::clone(&self.durable) }))
+    fn open_log(&self, dir: &str, _: Backend) -> io::Result<Box<dyn Log>> {
+        // Opening one does so again; that of segments changes nothing.
+        let log = self.note(self.disk.open_log(dir, self.backend), |durable| match self.backend {
+            Backend::Log => Ok(()),
+            _ => durable.sync_all(&self.path(dir)),
+        })?;
+        Ok(self.shadowed(log, dir))
     }
 }
 
 struct ShadowLog {
     log: Box<dyn Log>,
-    db: PathBuf,
+    /// Files that a sync of this log makes durable, where it is not seen to.
+    synced: Vec<PathBuf>,
     durable: Arc<Mutex<Durable>>,
 }
 
@@ -254,12 +277,13 @@ impl Log for ShadowLog {
     fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()> {
         self.log.append(seq, value)
     }
-    fn remove(&mut self, seq: u64) -> io::Result<()> {
-        self.log.remove(seq)
+    fn remove(&mut self, seqs: Range<u64>) -> io::Result<()> {
+        self.log.remove(seqs)
     }
     fn sync(&mut self) -> io::Result<()> {
         self.log.sync()?;
-        self.durable.lock().unwrap().sync_file(&self.db)
+        let mut durable = self.durable.lock().unwrap();
+        self.synced.iter().try_for_each(|path| durable.sync_file(path))
     }
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
         self.log.scan(from, visit)
@@ -269,5 +293,8 @@ impl Log for ShadowLog {
     }
     fn unsynced_bytes_max(&self) -> u64 {
         self.log.unsynced_bytes_max()
+    }
+    fn end_fault(&self) -> Option<String> {
+        self.log.end_fault()
     }
 }

@@ -36,9 +36,9 @@ struct EngineArgs {
     #[arg(short = 's', long, env = "HIGHWATER_EPOCH_INTERVAL", value_name = "DUR", default_value = "1s", value_parser = duration)]
     epoch_interval: Duration,
 
-    /// Backend of a new DIR: sled, or memory (outlives nothing; to measure with)
-    #[arg(long, env = "HIGHWATER_STORE", value_name = "BACKEND", default_value = "sled")]
-    store: Backend,
+    /// Backend of a new DIR: sled or log [sled]; refused where DIR was made with another
+    #[arg(long, env = "HIGHWATER_STORE", value_name = "BACKEND")]
+    store: Option<Backend>,
 
     /// Key groups of a new DIR, a power of two: the most workers that it can ever have
     #[arg(long, env = "HIGHWATER_KEY_GROUPS", value_name = "N", default_value_t = 128)]

@@ -39,8 +39,9 @@ pub struct Config {
     /// How often an epoch ends and is committed. An aim: an epoch does not end while the one before
     /// is not committed. Zero: every record is an epoch.
     pub epoch_interval: Duration,
-    /// What keeps the chunks of a new store; an old store keeps what it was made with.
-    pub store: Backend,
+    /// What keeps the chunks. None: what the store was made with, and sled for a new one; a store that was made with
+    /// another is refused.
+    pub store: Option<Backend>,
     /// Key groups of a new store, a power of two: the most workers that it can ever have.
     pub key_groups: u16,
     /// What becomes of a record that cannot be read and of an item that user code refuses.
@@ -76,7 +77,7 @@ impl Config {
             workers: 1,
             recovery: None,
             epoch_interval: Duration::from_secs(1),
-            store: Backend::default(),
+            store: None,
             key_groups: 128,
             on_error: OnError::default(),
             line_bytes_max: 16 << 20,

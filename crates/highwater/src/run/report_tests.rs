@@ -64,6 +64,7 @@ fn every_error_has_its_code() {
         (75, store(StoreError::Locked { path: path(), pid: 1, host: name(), since: name() })),
         (74, store(StoreError::Poisoned { path: path(), durable: Epoch(1) })),
         (78, store(StoreError::OtherFlow { path: path(), stored: name(), given: name() })),
+        (78, store(StoreError::OtherBackend { path: path(), stored: name(), given: name() })),
         (73, store_io(None, ErrorKind::ReadOnlyFilesystem)),
         (74, store_io(Some(Epoch(1)), ErrorKind::ReadOnlyFilesystem)),
         (74, store_io(None, ErrorKind::Other)),
