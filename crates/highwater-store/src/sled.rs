@@ -10,7 +10,8 @@
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::files::{create_private_dir, settle};
 use crate::media::{Log, Visit};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::ops::{ControlFlow, Range};
@@ -62,6 +63,7 @@ impl SledLog {
         }
         let half_made = snapshots(dir)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "generating"));
         half_made.into_iter().try_for_each(fs::remove_file)?;
+        trim(&dir.join("db"))?;
         let log = SledLog::attach(dir).or_else(|error| {
             let snapshots = snapshots(dir)?;
             if snapshots.is_empty() {
@@ -149,6 +151,16 @@ impl Log for SledLog {
     }
 }
 
+/// Cuts off what was only reserved: sled would write zeroes over each segment of it before it cuts them off itself.
+fn trim(path: &Path) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let segments = length.div_ceil(SEGMENT_BYTES as u64);
+    let starts = (1..segments).rev().map(|segment| segment * SEGMENT_BYTES as u64);
+    let hollow = starts.take_while(|start| seek(&file, SeekFrom::Data(*start)) == Err(Errno::NXIO));
+    hollow.last().map_or(Ok(()), |end| file.set_len(end))
+}
+
 /// Calls sled, whose panics on damage become errors.
 fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -227,6 +239,25 @@ mod tests {
         let bytes = fs::read(snapshot).unwrap();
         fs::write(snapshot, &bytes[..bytes.len() / 2]).unwrap();
         assert_eq!(seqs(&SledLog::open(&path).unwrap()), [2, 3, 4, 5, 6, 7, 8, 9]);
+    }
+
+    /// The reserve is there after every sync, is cut off when opening, and takes nothing with it.
+    #[test]
+    fn what_is_reserved_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = SledLog::create(&path).unwrap();
+        for round in 0..20u64 {
+            let seqs_now: Vec<u64> = (1 + round * 50..=50 + round * 50).collect();
+            seqs_now.iter().for_each(|seq| log.append(*seq, &[*seq as u8; 100]).unwrap());
+            log.sync().unwrap();
+            assert_eq!(log.file_bytes(), RESERVE_BYTES_LEAST);
+            drop(log);
+            log = SledLog::open(&path).unwrap();
+            assert!(log.file_bytes() <= 4 * SEGMENT_BYTES as u64, "{}", log.file_bytes());
+            assert_eq!(seqs(&log), seqs_now);
+            log.remove(seqs_now[0]..seqs_now[49] + 1).unwrap();
+        }
     }
 
     /// What lies there is for its owner alone.
