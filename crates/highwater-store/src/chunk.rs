@@ -50,6 +50,19 @@ impl<'a> Chunk<'a> {
         to[..4].copy_from_slice(&checksum.to_le_bytes());
     }
 
+    /// What the bytes say that they are, unchecked: for people to read beside them.
+    pub(crate) fn describe(bytes: &[u8]) -> (&'static str, Execution, Epoch) {
+        let kind = match bytes.get(5) {
+            Some(1) => "rows",
+            Some(2) => "copies",
+            _ => "unknown",
+        };
+        let number =
+            |at: usize| bytes.get(at..at + 8).map_or(0, |n| u64::from_le_bytes(n.try_into().expect("eight bytes")));
+        let head = if bytes.len() < CHUNK_HEAD || kind == "unknown" { (0, 0) } else { (number(7), number(15)) };
+        (kind, Execution(head.0), Epoch(head.1))
+    }
+
     /// Reads a chunk. Any bytes may be given; what is not exactly as written is refused with the reason.
     pub(crate) fn decode(salt: u64, seq: u64, bytes: &'a [u8]) -> Result<Chunk<'a>, &'static str> {
         let (head, body) = bytes.split_first_chunk::<CHUNK_HEAD>().ok_or("it is too short")?;

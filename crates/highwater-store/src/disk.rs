@@ -10,6 +10,7 @@ use crate::media::{Lock, Log, Media};
 use crate::options::Backend;
 use crate::segments::SegmentLog;
 use crate::sled::SledLog;
+use crate::sqlite::SqliteLog;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -107,6 +108,7 @@ impl Media for DirDisk {
         match backend {
             Backend::Sled => Ok(Box::new(SledLog::create(&path)?)),
             Backend::Log => Ok(Box::new(SegmentLog::create(&path)?)),
+            Backend::Sqlite => Ok(Box::new(SqliteLog::create(&path)?)),
             Backend::Memory => Err(io::Error::new(io::ErrorKind::Unsupported, "memory does not lie in a directory")),
         }
     }
@@ -115,6 +117,7 @@ impl Media for DirDisk {
         match backend {
             Backend::Sled => Ok(Box::new(SledLog::open(&self.path(dir))?)),
             Backend::Log => Ok(Box::new(SegmentLog::open(&self.path(dir))?)),
+            Backend::Sqlite => Ok(Box::new(SqliteLog::open(&self.path(dir))?)),
             Backend::Memory => Err(io::Error::new(io::ErrorKind::Unsupported, "memory does not lie in a directory")),
         }
     }

@@ -68,6 +68,7 @@ mod segment;
 mod segments;
 mod shard;
 mod sled;
+mod sqlite;
 mod start;
 mod store;
 mod units;

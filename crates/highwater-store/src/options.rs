@@ -47,13 +47,15 @@ pub enum Backend {
     Sled,
     /// Segment files of our own: the least CPU and space.
     Log,
+    /// A SQLite database a shard, whose table a person can read with the sqlite3 shell.
+    Sqlite,
     /// Nothing outlives the process.
     Memory,
 }
 
 impl Backend {
-    const ALL: [(Backend, &'static str); 3] =
-        [(Backend::Sled, "sled"), (Backend::Log, "log"), (Backend::Memory, "memory")];
+    const ALL: [(Backend, &'static str); 4] =
+        [(Backend::Sled, "sled"), (Backend::Log, "log"), (Backend::Sqlite, "sqlite"), (Backend::Memory, "memory")];
 
     /// Every backend that this build has.
     pub fn all() -> impl Iterator<Item = Backend> {

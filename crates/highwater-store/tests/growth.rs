@@ -6,6 +6,12 @@ use std::path::Path;
 
 /// What the small files beside the log may vary by: snapshots of sled, acknowledgements.
 const SMALL_FILES: u64 = 64 << 10;
+/// What the log of a SQLite database may be longer or shorter by: it is cut by whole transactions.
+const SQLITE_FILES: u64 = 1 << 20;
+
+fn slack(backend: Backend) -> u64 {
+    if backend == Backend::Sqlite { SQLITE_FILES } else { SMALL_FILES }
+}
 
 fn start(dir: &Path, backend: Backend, shards: usize) -> Started {
     let mut options = OpenOptions::new("growth");
@@ -57,7 +63,7 @@ fn one_key(backend: Backend) {
     eprintln!("{backend}: log {log_max} bytes, files {files:?} bytes, {:?}", run.shards[0].stats());
     assert!(log_max <= 128 << 10, "{log_max} bytes in the log");
     assert!(files.iter().all(|bytes| *bytes <= 8 << 20), "{files:?}");
-    assert!(flat <= SMALL_FILES, "{flat} bytes more than at epoch 1,000: {files:?}");
+    assert!(flat <= slack(backend), "{flat} bytes more than at epoch 1,000: {files:?}");
 }
 
 /// 20,000 keys created and discarded, ten times over: after the second round neither log nor files grow.
@@ -96,7 +102,7 @@ fn discarded_keys(backend: Backend) {
     let early = |peaks: &[u64]| peaks[..2].iter().copied().max().unwrap();
     let late = |peaks: &[u64]| peaks[2..].iter().copied().max().unwrap();
     assert!(late(&log_peaks) <= early(&log_peaks) * 11 / 10, "{log_peaks:?}");
-    assert!(late(&file_peaks) <= early(&file_peaks) + SMALL_FILES, "{file_peaks:?}");
+    assert!(late(&file_peaks) <= early(&file_peaks) + slack(backend), "{file_peaks:?}");
     assert_eq!(run.shards[0].stats().live_rows, 0);
 }
 

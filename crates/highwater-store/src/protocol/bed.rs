@@ -54,6 +54,7 @@ pub(super) enum On {
     Memory,
     Sled,
     Log,
+    Sqlite,
 }
 
 /// A disk with a counter of steps that change or sync something; at a chosen one the process "dies".
@@ -85,6 +86,7 @@ impl Bed {
             On::Memory => Arc::new(MemoryDisk::new()),
             On::Sled => Arc::new(ShadowDisk::new(Backend::Sled, &steps)),
             On::Log => Arc::new(ShadowDisk::new(Backend::Log, &steps)),
+            On::Sqlite => Arc::new(ShadowDisk::new(Backend::Sqlite, &steps)),
         };
         Bed { disk, steps }
     }

@@ -126,6 +126,12 @@ fn large_epochs_in_segments_are_not_lost() {
     holds(Weather { on: On::Log, crashes: 4, shards_max: 3, large: Large::MANY, ..FAIR }, 0..rounds(8));
 }
 
+/// And over SQLite.
+#[test]
+fn nothing_is_lost_in_sqlite() {
+    holds(Weather { on: On::Sqlite, crashes: 4, shards_max: 3, ..FAIR }, 0..rounds(20));
+}
+
 /// A backend that loses acknowledged chunks in silence is found out.
 #[test]
 fn a_silent_fall_back_is_refused() {

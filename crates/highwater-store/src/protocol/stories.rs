@@ -7,7 +7,7 @@ use crate::ids::{Epoch, Generation};
 use crate::manifest::Manifest;
 
 fn on_each(story: impl Fn(World)) {
-    for on in [On::Memory, On::Sled, On::Log] {
+    for on in [On::Memory, On::Sled, On::Log, On::Sqlite] {
         story(World::new(Bed::new(on), 1));
     }
 }
@@ -197,7 +197,7 @@ fn a_crash_at_every_step_loses_nothing() {
             Err(error) => panic!("{error}"),
         }
     }
-    for (on, stride) in [(On::Memory, 1), (On::Sled, 7), (On::Log, 3)] {
+    for (on, stride) in [(On::Memory, 1), (On::Sled, 7), (On::Log, 3), (On::Sqlite, 13)] {
         for power in [false, true] {
             let mut died = 0;
             for step in (0..).step_by(stride) {

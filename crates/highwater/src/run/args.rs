@@ -36,7 +36,7 @@ struct EngineArgs {
     #[arg(short = 's', long, env = "HIGHWATER_EPOCH_INTERVAL", value_name = "DUR", default_value = "1s", value_parser = duration)]
     epoch_interval: Duration,
 
-    /// Backend of a new DIR: sled or log [sled]; refused where DIR was made with another
+    /// Backend of a new DIR: sled, log or sqlite [sled]; refused where DIR was made with another
     #[arg(long, env = "HIGHWATER_STORE", value_name = "BACKEND")]
     store: Option<Backend>,
 
