@@ -15,6 +15,7 @@ mod oracle;
 
 mod crashes;
 mod inputs;
+mod letters;
 mod memory;
 mod outputs;
 mod points;

@@ -1,6 +1,7 @@
 //! What the user's closure is given: a flow to be written down.
 
 use crate::graph::Graph;
+use crate::policy::OnError;
 use crate::source::Source;
 use crate::stream::Stream;
 use std::fmt;
@@ -47,5 +48,30 @@ impl<'s> Flow<'s> {
     /// distributed dataflows", 2015.
     pub fn source<S: Source>(&self, step: &str, source: S) -> Stream<'s, S::Item> {
         crate::source::source(&self.graph, step, source)
+    }
+
+    /// Chooses the error policy of one step, whatever that of the run is (`--on-error`).
+    ///
+    /// # Shape
+    /// Nothing in, nothing out: it may be called before or after the step is named.
+    ///
+    /// # Errors
+    /// A step that the flow does not have, or that cannot refuse anything, is reported with all other building
+    /// errors; so is [`OnError::DeadLetter`] where no file is given (`--dead-letter`).
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::prelude::*;
+    /// let numbers = highwater::testing::run(|flow| {
+    ///     flow.on_error("parse", OnError::Skip);
+    ///     flow.source("in", list(["1", "x"].map(String::from))).try_map("parse", |text| text.parse::<i32>())
+    /// });
+    /// assert_eq!(numbers, [1]);
+    /// ```
+    ///
+    /// # Source
+    /// Kafka Streams' exception handlers (KIP-1034), which are of the whole application or of one node.
+    pub fn on_error(&self, step: &str, policy: OnError) {
+        self.graph.choose_policy(step, policy);
     }
 }

@@ -1,13 +1,16 @@
 //! The flow under construction on one worker: steps so far, restored rows in, snapshots out.
 
 use crate::error::{BuildError, RunError};
+use crate::letter::Letter;
+use crate::policy::OnError;
 use crate::restored::{PackedRows, RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::Shared;
 use crate::snapshot::{SnapshotRows, StepIndex};
 use crate::time::Time;
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -16,6 +19,10 @@ use timely::dataflow::{Scope, StreamVec};
 
 /// A stream that never carries anything: its frontier says how far an operator is.
 pub(crate) type Signal<'s> = StreamVec<'s, Time, ()>;
+
+/// The stream behind the rows of a step: its frontier says which epochs are written, and it carries what the
+/// step has set aside.
+pub(crate) type Closing<'s> = StreamVec<'s, Time, Letter>;
 
 /// A row that its worker does not own: a position, on its way to the owner of its key group.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -51,7 +58,14 @@ pub(crate) struct Settings {
     pub(crate) line_bytes_max: usize,
     pub(crate) accept_new_input: bool,
     pub(crate) rewind_sinks: Vec<String>,
+    /// Where dead letters go.
+    pub(crate) dead_letters: Option<PathBuf>,
+    /// Dead letters, mended, that are fed in again.
+    pub(crate) retry: Option<PathBuf>,
 }
+
+/// The step that writes dead letters.
+pub(crate) const DEAD_LETTERS: &str = "#dead-letters";
 
 /// Partitions of each source, listed once for all workers; `None` if that failed.
 pub(crate) type Listings = Mutex<HashMap<String, Option<Vec<String>>>>;
@@ -75,6 +89,17 @@ pub(crate) struct Graph<'s> {
     pub(crate) processed: ProbeHandle<Time>,
     pub(crate) declared: RefCell<Declared<'s>>,
     states: RefCell<RestoredStates>,
+    policies: RefCell<BTreeMap<String, Policy>>,
+}
+
+/// The error policy of one step.
+#[derive(Default)]
+struct Policy {
+    now: Rc<Cell<OnError>>,
+    /// The flow has chosen it.
+    chosen: bool,
+    /// There is such a step.
+    used: bool,
 }
 
 /// What steps have told the graph.
@@ -87,7 +112,7 @@ pub(crate) struct Declared<'s> {
     pub(crate) claims: Vec<String>,
     pub(crate) on_start: Vec<OnStart>,
     /// Frontiers behind the rows of every step.
-    pub(crate) closings: Vec<Signal<'s>>,
+    pub(crate) closings: Vec<Closing<'s>>,
     /// Rows on their way to their owners.
     pub(crate) changes: Vec<StreamVec<'s, Time, Change>>,
     /// Frontiers behind the work of every step.
@@ -95,10 +120,16 @@ pub(crate) struct Declared<'s> {
 }
 
 impl Declared<'_> {
-    /// Whether `name` is what highwater calls the count of skipped items of a step.
-    fn is_count_of_a_step(&self, name: &str, kind: StepKind) -> bool {
-        let step = name.strip_suffix("#skipped");
-        kind == StepKind::Count && step.is_some_and(|step| self.steps.iter().any(|(other, _)| other == step))
+    /// Whether `name` is what highwater calls something beside a step: what it skipped, what comes again, or
+    /// the file of dead letters.
+    fn is_ours(&self, name: &str, kind: StepKind) -> bool {
+        let step = match kind {
+            StepKind::Count => name.strip_suffix("#skipped"),
+            StepKind::Source => name.strip_suffix("#retry"),
+            StepKind::Sink => return name == DEAD_LETTERS,
+            StepKind::State => None,
+        };
+        step.is_some_and(|step| self.steps.iter().any(|(other, _)| other == step))
     }
 }
 
@@ -130,6 +161,7 @@ impl<'s> Graph<'s> {
             processed: ProbeHandle::new(),
             declared: RefCell::default(),
             states: RefCell::new(parts.states),
+            policies: RefCell::default(),
         })
     }
 
@@ -140,7 +172,7 @@ impl<'s> Graph<'s> {
         if step.is_empty() || step.len() > 128 {
             let reason = "must have 1 to 128 bytes".to_owned();
             declared.errors.push(BuildError::StepName { step: owned(), reason });
-        } else if step.contains('#') && !declared.is_count_of_a_step(step, kind) {
+        } else if step.contains('#') && !declared.is_ours(step, kind) {
             let reason = "'#' is kept for names that highwater makes".to_owned();
             declared.errors.push(BuildError::StepName { step: owned(), reason });
         } else if declared.steps.iter().any(|(other, _)| other == step) {
@@ -149,6 +181,36 @@ impl<'s> Graph<'s> {
         let index = u16::try_from(declared.steps.len()).expect("a flow of 65,536 steps is refused by memory first");
         declared.steps.push((owned(), kind));
         StepIndex(index)
+    }
+
+    /// The error policy of a step that can refuse something, as it stands when the flow is built.
+    pub(crate) fn policy(&self, step: &str) -> Rc<Cell<OnError>> {
+        let policy = &mut *self.policies.borrow_mut();
+        let policy = policy.entry(step.to_owned()).or_default();
+        if !policy.chosen {
+            policy.now.set(self.shared.on_error);
+        }
+        policy.used = true;
+        policy.now.clone()
+    }
+
+    /// The flow chooses the policy of a step, before or after it names the step.
+    pub(crate) fn choose_policy(&self, step: &str, on_error: OnError) {
+        let policy = &mut *self.policies.borrow_mut();
+        let policy = policy.entry(step.to_owned()).or_default();
+        policy.now.set(on_error);
+        policy.chosen = true;
+    }
+
+    /// Whether anything may become a dead letter. Called when the flow is built: a policy of no step is a mistake.
+    pub(crate) fn sets_aside(&self) -> bool {
+        for (step, policy) in &*self.policies.borrow() {
+            if !policy.used {
+                let reason = "on_error: the flow has no such step that can refuse anything".to_owned();
+                self.declared.borrow_mut().errors.push(BuildError::Step { step: step.clone(), reason });
+            }
+        }
+        self.policies.borrow().values().any(|policy| policy.used && policy.now.get() == OnError::DeadLetter)
     }
 
     /// The states that this worker restores for `step`. Each step takes its own, once.

@@ -14,6 +14,7 @@ mod data;
 mod flow;
 mod graph;
 mod guard;
+mod letter;
 mod policy;
 mod recovery;
 mod restored;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The error policy of a run.
+/// The error policy of a run, or of one of its steps ([`Flow::on_error`](crate::Flow::on_error)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnError {
@@ -12,6 +12,8 @@ pub enum OnError {
     Fail,
     /// The record is left out, counted and logged; the count survives a crash.
     Skip,
+    /// The record goes into the file of dead letters, exactly once, to be mended and fed in again.
+    DeadLetter,
 }
 
 impl FromStr for OnError {
@@ -20,8 +22,8 @@ impl FromStr for OnError {
         match text {
             "fail" => Ok(OnError::Fail),
             "skip" => Ok(OnError::Skip),
-            "dead-letter" => Err("dead-letter is not built yet: use fail or skip".to_owned()),
-            other => Err(format!("{other:?} is none of fail, skip")),
+            "dead-letter" => Ok(OnError::DeadLetter),
+            other => Err(format!("{other:?} is none of fail, skip, dead-letter")),
         }
     }
 }
@@ -31,6 +33,7 @@ impl fmt::Display for OnError {
         f.write_str(match self {
             OnError::Fail => "fail",
             OnError::Skip => "skip",
+            OnError::DeadLetter => "dead-letter",
         })
     }
 }

@@ -48,15 +48,22 @@ pub(crate) struct RestoredPositions {
     /// Names of outputs that earlier executions have begun to write.
     pub(crate) claims: Vec<String>,
     rows: HashMap<String, Vec<EncodedRow>>,
+    /// Names of all steps that the store has heard of.
+    steps: Vec<String>,
 }
 
 impl RestoredPositions {
-    pub(crate) fn new(epoch: Epoch, claims: Vec<String>) -> Self {
-        RestoredPositions { epoch, claims, rows: HashMap::new() }
+    pub(crate) fn new(epoch: Epoch, claims: Vec<String>, steps: Vec<String>) -> Self {
+        RestoredPositions { epoch, claims, rows: HashMap::new(), steps }
     }
 
     pub(crate) fn push(&mut self, step: &str, key: &[u8], value: &[u8]) {
         self.rows.entry(step.to_owned()).or_default().push((key.to_vec(), value.to_vec()));
+    }
+
+    /// Whether an earlier execution had this step.
+    pub(crate) fn had(&self, step: &str) -> bool {
+        self.steps.iter().any(|name| name == step)
     }
 
     /// Encoded key and value of every row of `step`.

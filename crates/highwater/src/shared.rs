@@ -4,7 +4,7 @@
 //! abort names nothing: every worker leaves at once. Both are written once and then only read.
 
 use crate::clock::{EpochClock, now};
-use crate::error::{BadRecord, Kept, RunError, SinkError, SourceError, SourceRange, StepFailure};
+use crate::error::{BadRecord, Kept, Place, RunError, SinkError, SourceError, SourceRange, StepFailure};
 use crate::policy::OnError;
 use highwater_store::{Epoch, StoreError};
 use std::collections::BTreeMap;
@@ -67,6 +67,8 @@ pub(crate) struct Totals {
     pub(crate) skipped: AtomicU64,
     /// Skipped in this run.
     skipped_now: AtomicU64,
+    /// Set aside as dead letters in this run.
+    pub(crate) set_aside: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) row_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
@@ -80,7 +82,16 @@ impl Totals {
         let now = self.skipped_now.fetch_add(1, Relaxed) + 1;
         (now <= 5 || now.is_power_of_two()).then_some(total)
     }
+
+    /// The same for one that becomes a dead letter.
+    pub(crate) fn set_aside(&self) -> Option<u64> {
+        let now = self.set_aside.fetch_add(1, Relaxed) + 1;
+        (now <= 5 || now.is_power_of_two()).then_some(now)
+    }
 }
+
+/// The input of an epoch, by partition and start.
+type Ranges = BTreeMap<(String, Place), SourceRange>;
 
 /// What the workers of one run have in common.
 #[derive(Debug)]
@@ -98,7 +109,7 @@ pub(crate) struct Shared {
     abort: AtomicBool,
     failed_epoch: AtomicU64,
     failure: Mutex<Option<(Epoch, Cause)>>,
-    ranges: Mutex<BTreeMap<Epoch, Vec<SourceRange>>>,
+    ranges: Mutex<BTreeMap<Epoch, Ranges>>,
 }
 
 /// A poisoned lock is taken all the same: what it guards is written in one step.
@@ -218,7 +229,7 @@ impl Shared {
     pub(crate) fn take_error(&self) -> Option<RunError> {
         let (_, mut cause) = lock(&self.failure).take()?;
         if let Cause::Step(failure) = &mut cause {
-            failure.ranges = lock(&self.ranges).get(&failure.epoch).cloned().unwrap_or_default();
+            failure.ranges = self.ranges_of(failure.epoch);
         }
         Some(cause.into_error(self.kept()))
     }
@@ -228,9 +239,15 @@ impl Shared {
         if self.recovery { Kept::Upto(self.committed()) } else { Kept::Nothing }
     }
 
-    /// A source has put a range of a partition into `epoch`.
+    /// Which input went into `epoch`, as far as it has been told, while it is not committed.
+    pub(crate) fn ranges_of(&self, epoch: Epoch) -> Vec<SourceRange> {
+        lock(&self.ranges).get(&epoch).map(|ranges| ranges.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A source has put a range of a partition into `epoch`; told again when it has an end.
     pub(crate) fn add_range(&self, epoch: Epoch, range: SourceRange) {
-        lock(&self.ranges).entry(epoch).or_default().push(range);
+        let from = (range.partition.clone(), range.from);
+        lock(&self.ranges).entry(epoch).or_default().insert(from, range);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::data::{Data, Key, StepError};
 use crate::error::{StepFailure, excerpt};
 use crate::graph::{Graph, StepKind};
 use crate::guard::report;
+use crate::letter::{Content, Letter};
 use crate::operator::counter::Counter;
 use crate::operator::keys::Keys;
 use crate::operator::logic::{Context, Logic, Next, can_fail};
@@ -15,16 +16,18 @@ use crate::operator::outbox::{Outbox, Output};
 use crate::policy::OnError;
 use crate::shared::Cause;
 use crate::snapshot::StepIndex;
+use crate::source::retried;
 use crate::stash::{Stash, epoch_of};
 use crate::stream::KeyedStream;
 use crate::time::Time;
 use highwater_store::Epoch;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, Concat};
 
 /// Ports of the operator: items, the frontier behind its rows, the frontier behind its work.
 const ITEMS: usize = 0;
@@ -49,6 +52,8 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     });
     let running = Running { keys, logic, skipped };
     let driver = Driver {
+        policy: if can_fail::<L::Error>() { graph.policy(step) } else { Rc::default() },
+        letters: None,
         graph_worker: graph.worker,
         step: step.to_owned(),
         index,
@@ -57,12 +62,18 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
         rows_held: None,
         snapshot: None,
     };
-    let items = if stream.routed {
-        operator(&graph, stream.items, Pipeline, driver)
-    } else {
-        let mut router = graph.router.clone();
-        let by_key = Exchange::new(move |(key, _): &(K, V)| router.worker_of(key) as u64);
-        operator(&graph, stream.items, by_key, driver)
+    let again = driver.running.skipped.as_ref().and_then(|_| {
+        let read = |letter: &Content| Ok((letter.key::<K>()?, letter.item::<V>()?));
+        retried(&graph, step, read)
+    });
+    let items = match again {
+        None if stream.routed => operator(&graph, stream.items, Pipeline, driver),
+        again => {
+            let mut router = graph.router.clone();
+            let by_key = Exchange::new(move |(key, _): &(K, V)| router.worker_of(key) as u64);
+            let items = again.into_iter().fold(stream.items, |items, again| items.concat(again));
+            operator(&graph, items, by_key, driver)
+        }
     };
     KeyedStream { items, graph, routed: true }
 }
@@ -78,7 +89,8 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
     let activator = graph.scope.activator_for(builder.operator_info().address);
     let (output, stream) = builder.new_output();
     let mut output = Output::<(K, L::Out)>::from(output);
-    let (_rows, rows_signal) = builder.new_output::<Vec<()>>();
+    let (letters, rows_signal) = builder.new_output();
+    driver.letters = Some(Output::from(letters));
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let (shared, rows) = (graph.shared.clone(), graph.rows.clone());
     builder.build(move |_capabilities| {
@@ -144,6 +156,8 @@ struct Env<'a> {
 struct Driver<K: Key, V: Data, L: Logic<K, V>> {
     graph_worker: usize,
     step: String,
+    policy: Rc<Cell<OnError>>,
+    letters: Option<Output<Letter>>,
     index: StepIndex,
     running: Running<K, L::State, L>,
     /// After a failure: capabilities of its epoch, so that it never commits.
@@ -178,7 +192,9 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         let Running { keys, logic, skipped } = &mut self.running;
         let (snapshot, index) = (&self.snapshot, self.index);
         let keep_item = can_fail::<L::Error>();
-        let keep_state = keep_item && env.shared.on_error == OnError::Skip;
+        let on_error = self.policy.get();
+        let keep_state = keep_item && on_error != OnError::Fail;
+        let mut aside = Vec::new();
         let mut failure = None;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             for (key, value) in batch.drain(..) {
@@ -229,7 +245,11 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                         emitted.clear();
                         keys.forget_blank(hash, &key);
                         let item = shown.and_then(|item| serde_json::to_string(&item).ok());
-                        if keep_state {
+                        if on_error == OnError::DeadLetter {
+                            let error = error.into();
+                            aside_logged(env, &self.step, &key, epoch, &error, item.as_deref());
+                            aside.push(Letter::of_item(&self.step, epoch, Some(&key), item.as_deref(), error));
+                        } else if keep_state {
                             let skipped = skipped.as_mut().expect("a logic that can fail has a counter");
                             skipped.add(epoch);
                             skip_logged(env, &self.step, &key, epoch, &error.into(), item.as_deref());
@@ -242,6 +262,9 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
             }
         }));
         batch.clear();
+        if let (false, Some(letters)) = (aside.is_empty(), &mut self.letters) {
+            letters.activate().session(&rows()).give_container(&mut aside);
+        }
         if let Err(payload) = ran {
             let key = current.and_then(|hash| self.running.keys.key_of(hash)).map(|key| format!("{key:?}"));
             report(env.shared, &self.step, self.graph_worker, epoch, key, payload.as_ref());
@@ -303,6 +326,15 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
     /// The snapshot cannot be completed: its epoch never commits.
     fn hold_snapshot(&mut self) {
         self.held.extend(self.snapshot.take().map(|(_, capability)| capability));
+    }
+}
+
+/// Counts an item that becomes a dead letter, and logs it if it is one of the few that are.
+fn aside_logged<K: Key>(env: Env<'_>, step: &str, key: &K, epoch: Epoch, error: &StepError, item: Option<&str>) {
+    if let Some(total) = env.shared.totals.set_aside() {
+        let key = excerpt(&format!("{key:?}"));
+        let item = excerpt(item.unwrap_or(""));
+        tracing::warn!(step, key, epoch = epoch.0, item, total, "item set aside: {error}");
     }
 }
 

@@ -4,18 +4,20 @@ use crate::data::{Data, StepError};
 use crate::error::{StepFailure, excerpt};
 use crate::graph::Graph;
 use crate::guard::guarded;
+use crate::letter::{Content, Letter};
 use crate::operator::counter::Counter;
 use crate::operator::outbox::{Outbox, Output};
 use crate::policy::OnError;
 use crate::shared::Cause;
+use crate::source::retried;
 use crate::stash::epoch_of;
 use crate::time::Time;
 use highwater_store::Epoch;
 use std::rc::Rc;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, Concat};
 
 const ITEMS: usize = 0;
 const ROWS: usize = 1;
@@ -36,13 +38,17 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
     shown: impl Fn(&T) -> Option<T> + 'static,
     mut logic: impl FnMut(T, &mut Vec<U>) -> Result<(), StepError> + 'static,
 ) -> StreamVec<'s, Time, U> {
+    let again = retried(graph, step, |letter: &Content| letter.item::<T>());
+    let items = again.into_iter().fold(items, |items, again| items.concat(again));
     let step = step.to_owned();
     let mut builder = OperatorBuilder::new(step.clone(), graph.scope);
     let mut input = builder.new_input(items, Pipeline);
     let (output, stream) = builder.new_output();
     let mut output = Output::<U>::from(output);
-    let (_rows, rows_signal) = builder.new_output::<Vec<()>>();
+    let (letters, rows_signal) = builder.new_output();
+    let mut letters = Output::<Letter>::from(letters);
     let (shared, rows, worker) = (graph.shared.clone(), graph.rows.clone(), graph.worker);
+    let policy = graph.policy(&step);
     builder.build(move |_capabilities| {
         let mut held: Vec<Capability<Time>> = Vec::new();
         let mut counted: Vec<(Epoch, Capability<Time>)> = Vec::new();
@@ -56,24 +62,48 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
                 }
                 let done = outbox.at(&capability.delayed(&time, ITEMS), 1, &mut output);
                 let mut skips = 0;
+                let (mut aside, on_error) = (Vec::new(), policy.get());
                 let ran = guarded(&shared, &step, worker, epoch, || {
                     for item in batch.drain(..) {
-                        let shown = shown(&item);
+                        let shown = if on_error == OnError::DeadLetter { Some(item.clone()) } else { shown(&item) };
                         let Err(error) = logic(item, done) else { continue };
                         let item = shown.and_then(|item| serde_json::to_string(&item).ok());
-                        if shared.on_error != OnError::Skip {
-                            return Ran::Failed { item, cause: error };
-                        }
-                        skips += 1;
-                        if let Some(total) = shared.totals.skip() {
-                            let item = excerpt(item.as_deref().unwrap_or_default());
-                            tracing::warn!(step, epoch = epoch.0, item, skipped = total, "item skipped: {error}");
+                        let said = excerpt(item.as_deref().unwrap_or_default());
+                        match on_error {
+                            OnError::Fail => return Ran::Failed { item, cause: error },
+                            OnError::Skip => {
+                                skips += 1;
+                                if let Some(total) = shared.totals.skip() {
+                                    tracing::warn!(
+                                        step,
+                                        epoch = epoch.0,
+                                        item = said,
+                                        skipped = total,
+                                        "item skipped: {error}"
+                                    );
+                                }
+                            }
+                            OnError::DeadLetter => {
+                                if let Some(total) = shared.totals.set_aside() {
+                                    tracing::warn!(
+                                        step,
+                                        epoch = epoch.0,
+                                        item = said,
+                                        total,
+                                        "item set aside: {error}"
+                                    );
+                                }
+                                aside.push(Letter::of_item(&step, epoch, None::<&()>, item.as_deref(), error));
+                            }
                         }
                     }
                     Ran::Whole
                 });
                 for _ in 0..skips {
                     counter.add(epoch);
+                }
+                if !aside.is_empty() {
+                    letters.activate().session(&capability.delayed(&time, ROWS)).give_container(&mut aside);
                 }
                 if skips > 0 && counted.iter().all(|(other, _)| *other != epoch) {
                     counted.push((epoch, capability.delayed(&time, ROWS)));

@@ -14,7 +14,8 @@ pub(crate) fn load(
     let shared: HashMap<String, bool> =
         store.steps().iter().map(|step| (step.name.clone(), matches!(step.kind.as_str(), "source" | "sink"))).collect();
     let mut states: Vec<RestoredStates> = (0..workers).map(|_| RestoredStates::default()).collect();
-    let mut positions = RestoredPositions::new(store.resume(), store.claims().to_vec());
+    let mut positions =
+        RestoredPositions::new(store.resume(), store.claims().to_vec(), shared.keys().cloned().collect());
     store.rows(&mut |row| {
         if shared.get(row.step) == Some(&true) {
             positions.push(row.step, row.key, row.value);

@@ -44,9 +44,17 @@ struct EngineArgs {
     #[arg(long, env = "HIGHWATER_KEY_GROUPS", value_name = "N", default_value_t = 128)]
     key_groups: u16,
 
-    /// What to do with a bad record: fail (stop there), or skip (leave it out and count it)
+    /// What to do with a bad record: fail (stop there), skip (leave it out and count it), or dead-letter (set it aside)
     #[arg(long, env = "HIGHWATER_ON_ERROR", value_name = "POLICY", default_value = "fail")]
     on_error: OnError,
+
+    /// Where records go that are set aside
+    #[arg(long, env = "HIGHWATER_DEAD_LETTER", value_name = "FILE")]
+    dead_letter: Option<PathBuf>,
+
+    /// Feed mended dead letters in again, once; also written `dead-letter retry FILE` before all else
+    #[arg(long, env = "HIGHWATER_RETRY", value_name = "FILE")]
+    retry: Option<PathBuf>,
 
     /// Longest input line, as 65536 or 16MiB; a longer one is a bad record
     #[arg(long, env = "HIGHWATER_MAX_LINE", value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
@@ -114,7 +122,11 @@ impl ExitNow {
 
 /// Reads a command line, its first word being the program.
 pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result<(O, Config, LogOptions), ExitNow> {
-    let argv: Vec<OsString> = argv.into_iter().collect();
+    let mut argv: Vec<OsString> = argv.into_iter().collect();
+    if argv.get(1).is_some_and(|word| word == "dead-letter") && argv.get(2).is_some_and(|word| word == "retry") {
+        // A run like any other, with one more input.
+        argv.splice(1..3, ["--retry".into()]);
+    }
     let name = program_name(Path::new(argv.first().map_or("".as_ref(), OsString::as_os_str)));
     let mut command = command::<O>(&name)?;
     let mut read = || {
@@ -139,6 +151,8 @@ impl EngineArgs {
             store: self.store,
             key_groups: self.key_groups,
             on_error: self.on_error,
+            dead_letters: self.dead_letter,
+            retry: self.retry,
             line_bytes_max: self.max_line,
             stop_timeout: self.stop_timeout,
             fresh: self.fresh,

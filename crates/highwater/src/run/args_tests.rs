@@ -76,9 +76,19 @@ fn what_cannot_work_is_refused_with_a_reason() {
     assert_eq!(config("-w 129 --key-groups 256").workers, 129);
     assert!(refused::<Options>("--key-groups 100").contains("power of two"));
     assert!(refused::<Options>("--key-groups 65536").contains("65536"));
-    assert!(refused::<Options>("--on-error dead-letter").contains("use fail or skip"));
+    assert!(refused::<Options>("--on-error dead-letter").contains("--dead-letter FILE"));
+    assert!(refused::<Options>("--on-error dead-letter --dead-letter -").contains("a file of their own"));
+    assert!(refused::<Options>("--dead-letter x --retry x").contains("copy it first"));
     assert!(refused::<Options>("--store papyrus").contains("papyrus"));
     assert!(refused::<Options>("--wrokers 2").contains("--wrokers"));
+}
+
+#[test]
+fn dead_letters_are_fed_in_again_by_a_run_like_any_other() {
+    let (options, config, _) = read::<Options>("dead-letter retry mended a.json -w 2").expect("a right line");
+    assert_eq!((options.input, config.retry, config.workers), (vec!["a.json".into()], Some("mended".into()), 2));
+    let (options, config, _) = read::<Options>("dead-letter --dead-letter bad").expect("an input of that name");
+    assert_eq!((options.input, config.dead_letters), (vec!["dead-letter".into()], Some("bad".into())));
 }
 
 #[test]

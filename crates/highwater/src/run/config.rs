@@ -46,6 +46,10 @@ pub struct Config {
     pub key_groups: u16,
     /// What becomes of a record that cannot be read and of an item that user code refuses.
     pub on_error: OnError,
+    /// The file that dead letters go to: what a step sets aside under [`OnError::DeadLetter`].
+    pub dead_letters: Option<PathBuf>,
+    /// A file of dead letters, mended, that are fed in again at the steps that set them aside.
+    pub retry: Option<PathBuf>,
     /// Longest input line, in bytes; a longer one is a bad record.
     pub line_bytes_max: usize,
     /// How long a stop may take to end and commit the open epoch; after that it is left uncommitted.
@@ -80,6 +84,8 @@ impl Config {
             store: None,
             key_groups: 128,
             on_error: OnError::default(),
+            dead_letters: None,
+            retry: None,
             line_bytes_max: 16 << 20,
             stop_timeout: Duration::from_secs(10),
             fresh: false,
@@ -111,8 +117,26 @@ impl Config {
         if *line_bytes_max == 0 || *line_bytes_max > LINE_BYTES_LIMIT {
             return Err(format!("a longest line of {line_bytes_max} bytes: 1 byte to 1 GiB is possible"));
         }
+        if self.on_error == OnError::DeadLetter && self.dead_letters.is_none() {
+            return Err("--on-error dead-letter needs a file for the letters: --dead-letter FILE".into());
+        }
+        if self.dead_letters.as_deref() == Some(Path::new("-")) {
+            return Err("dead letters need a file of their own, not stdout".into());
+        }
+        if let (Some(retry), Some(letters)) = (&self.retry, &self.dead_letters)
+            && (retry == letters || same_file(retry, letters))
+        {
+            let letters = letters.display();
+            return Err(format!("{letters} cannot be fed in while dead letters are written to it: copy it first"));
+        }
         Ok(())
     }
+}
+
+/// Whether two paths lead to one file that is there.
+fn same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// The file stem of a path to a program; `flow` if it has none.

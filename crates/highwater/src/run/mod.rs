@@ -20,6 +20,7 @@ use crate::recovery::load::load;
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::Shared;
+use crate::source::check_letters;
 use gate::{Gate, Go};
 use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreError, StoreGuard};
 use std::sync::atomic::Ordering::Relaxed;
@@ -67,6 +68,8 @@ pub struct Summary {
     pub records: u64,
     /// Records and items skipped, in all executions on this store.
     pub skipped: u64,
+    /// Records and items set aside as dead letters in this run.
+    pub set_aside: u64,
     /// Rows written to the store: one per key and epoch in which it changed, and positions.
     pub rows: u64,
     /// Bytes of those rows.
@@ -144,6 +147,8 @@ where
             line_bytes_max: config.line_bytes_max,
             accept_new_input: config.accept_new_input,
             rewind_sinks: config.rewind_sinks.clone(),
+            dead_letters: config.dead_letters.clone(),
+            retry: config.retry.clone(),
         }),
         router,
         positions: Arc::new(positions),
@@ -203,7 +208,8 @@ fn open(config: &Config) -> Result<Opened, RunError> {
 /// The steps to drop, each together with the count of what it skipped: that is no step of the user's.
 fn with_counts(drop_steps: &[String], store: &Store) -> Vec<String> {
     let stored = |name: &String| store.steps().iter().any(|step| step.name == *name);
-    let counts = drop_steps.iter().map(|step| format!("{step}#skipped")).filter(stored);
+    let beside = |step: &String| [format!("{step}#skipped"), format!("{step}#retry"), format!("{step}#retry#skipped")];
+    let counts = drop_steps.iter().flat_map(beside).filter(stored);
     drop_steps.iter().cloned().chain(counts).collect()
 }
 
@@ -211,7 +217,9 @@ fn with_counts(drop_steps: &[String], store: &Store) -> Vec<String> {
 fn by_step(mut error: StoreError) -> StoreError {
     if let StoreError::Orphans { steps, .. } = &mut error {
         let all = steps.clone();
-        steps.retain(|name| name.strip_suffix("#skipped").is_none_or(|step| !all.iter().any(|other| other == step)));
+        let beside =
+            |name: &str| name.strip_suffix("#skipped").or_else(|| name.strip_suffix("#retry")).map(str::to_owned);
+        steps.retain(|name| beside(name).is_none_or(|step| !all.contains(&step)));
     }
     error
 }
@@ -233,6 +241,10 @@ impl Running<'_> {
             self.shared.take_error().unwrap_or(RunError::Start(text))
         })?;
         let flow = gate::agreed(built)?;
+        if let Some(path) = &self.config.retry {
+            let steps = flow.steps.iter().map(|(name, _)| name.as_str()).collect();
+            check_letters(path, &steps).map_err(|error| RunError::Build(vec![error]))?;
+        }
         let mut shards = Vec::new();
         let mut ids = Vec::new();
         if let Some(store) = store {
@@ -309,6 +321,7 @@ impl Running<'_> {
             committed: self.shared.committed(),
             records: totals.records.load(Relaxed),
             skipped: totals.skipped.load(Relaxed),
+            set_aside: totals.set_aside.load(Relaxed),
             rows: totals.rows.load(Relaxed),
             row_bytes: totals.row_bytes.load(Relaxed),
             syncs: totals.syncs.load(Relaxed),

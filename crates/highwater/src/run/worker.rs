@@ -11,6 +11,7 @@ use crate::recovery::write::{WriterEnd, writer};
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::{Cause, Shared, lock};
+use crate::sink::dead_letters;
 use crate::snapshot::SnapshotRows;
 use highwater_store::StepId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -168,6 +169,7 @@ impl Run<'_> {
             if let Err(error) = build(&Flow::new(graph.clone())) {
                 graph.declared.borrow_mut().errors.push(BuildError::Flow(error.to_string()));
             }
+            dead_letters(&graph);
             let ends = std::mem::take(&mut graph.declared.borrow_mut().ends);
             let work = scope.concatenate(ends).probe_with(&graph.processed);
             let (commit, writer) = match rows {

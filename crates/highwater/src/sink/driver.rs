@@ -9,6 +9,7 @@ use crate::codec::{decode, encode_key};
 use crate::data::{Data, StepError};
 use crate::error::RunError;
 use crate::graph::{Graph, OnStart, StepKind};
+use crate::letter::Letter;
 use crate::operator::counter::Counter;
 use crate::operator::fallible::fallible;
 use crate::stash::{Stash, epoch_of};
@@ -67,15 +68,20 @@ impl<T: Data> Stream<'_, T> {
 }
 
 /// Puts a sink into the graph.
-fn put<'s, T: Data, S: Sink<T>>(graph: &Rc<Graph<'s>>, items: StreamVec<'s, Time, T>, step: &str, mut sink: S) {
+pub(super) fn put<'s, T: Data, S: Sink<T>>(
+    graph: &Rc<Graph<'s>>,
+    items: StreamVec<'s, Time, T>,
+    step: &str,
+    mut sink: S,
+) {
     let index = graph.declare(step, StepKind::Sink);
     let counter = Counter::new(graph, &format!("{step}#skipped"));
     let output = sink.output();
     let mut name_key = Vec::new();
     encode_key(&output, &mut name_key).expect("a string can be encoded");
     // A single output has a single writer, wherever it is; its position row lies there too.
-    let owner = graph.router.owner(graph.router.group(&name_key));
-    let writers = if owner == graph.worker { open(graph, step, &output, &sink) } else { Ok(Vec::new()) };
+    let owner = owner(graph, &name_key);
+    let writers = if owner == graph.worker { open(graph, step, Some(&output), &sink) } else { Ok(Vec::new()) };
     let writers = writers.unwrap_or_else(|error| {
         graph.refuse(error);
         Vec::new()
@@ -96,7 +102,7 @@ fn put<'s, T: Data, S: Sink<T>>(graph: &Rc<Graph<'s>>, items: StreamVec<'s, Time
     );
     let mut builder = OperatorBuilder::new(step.to_owned(), graph.scope);
     let mut input = builder.new_input(blocks, Exchange::new(move |_: &S::Block| owner as u64));
-    let (_rows, rows_signal) = builder.new_output::<Vec<()>>();
+    let (_rows, rows_signal) = builder.new_output::<Vec<Letter>>();
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let (link, end) = thread::link(graph.shared.clone(), step, waker);
@@ -146,9 +152,40 @@ fn claim(step: &str, output: &str) -> String {
     format!("{step}={output}")
 }
 
+/// The worker that writes an output of this encoded name.
+fn owner(graph: &Graph<'_>, name_key: &[u8]) -> usize {
+    graph.router.owner(graph.router.group(name_key))
+}
+
+/// Declares a sink that writes nothing in this run, and cuts back what earlier runs wrote.
+pub(super) fn restore_earlier<T, S: Sink<T>>(graph: &Rc<Graph<'_>>, step: &str, sink: &S) {
+    graph.declare(step, StepKind::Sink);
+    Counter::new(graph, &format!("{step}#skipped"));
+    if graph.worker != 0 {
+        return;
+    }
+    match open(graph, step, None, sink) {
+        Ok(mut writers) => {
+            let (shared, step) = (graph.shared.clone(), step.to_owned());
+            let restore = Box::new(move || {
+                let refused = |error| RunError::Sink { step: step.clone(), error, kept: shared.kept() };
+                writers.iter_mut().try_for_each(|writer: &mut S::Writer| writer.restore().map_err(refused))?;
+                Ok(None)
+            });
+            graph.declared.borrow_mut().on_start.push(restore);
+        }
+        Err(error) => graph.refuse(error),
+    }
+}
+
 /// Opens the output of now, and those of earlier runs under the same step: they are cut back too.
 /// The one of now comes last.
-fn open<T, S: Sink<T>>(graph: &Graph<'_>, step: &str, output: &str, sink: &S) -> Result<Vec<S::Writer>, RunError> {
+fn open<T, S: Sink<T>>(
+    graph: &Graph<'_>,
+    step: &str,
+    output: Option<&str>,
+    sink: &S,
+) -> Result<Vec<S::Writer>, RunError> {
     let schema = |key: &str, reason: StepError| RunError::Schema {
         step: step.to_owned(),
         what: "position",
@@ -157,7 +194,7 @@ fn open<T, S: Sink<T>>(graph: &Graph<'_>, step: &str, output: &str, sink: &S) ->
         reason: reason.to_string(),
     };
     let rewind = graph.settings.rewind_sinks.iter().any(|rewound| rewound == step);
-    let ours = rewind || graph.positions.claims.contains(&claim(step, output));
+    let ours = rewind || output.is_some_and(|output| graph.positions.claims.contains(&claim(step, output)));
     let mut resume = if graph.shared.recovery { Resume::Unwritten { ours } } else { Resume::Fresh };
     let mut writers = Vec::new();
     let refused = |error| RunError::Sink { step: step.to_owned(), error, kept: graph.shared.kept() };
@@ -167,7 +204,7 @@ fn open<T, S: Sink<T>>(graph: &Graph<'_>, step: &str, output: &str, sink: &S) ->
         let at = Resume::At { epoch: graph.positions.epoch, position };
         if rewind {
             continue;
-        } else if name == output {
+        } else if Some(name.as_str()) == output {
             resume = at;
         } else {
             let mut earlier = sink.writer(&name);
@@ -175,9 +212,11 @@ fn open<T, S: Sink<T>>(graph: &Graph<'_>, step: &str, output: &str, sink: &S) ->
             writers.push(earlier);
         }
     }
-    let mut writer = sink.writer(output);
-    writer.open(resume).map_err(refused)?;
-    writers.push(writer);
+    if let Some(output) = output {
+        let mut writer = sink.writer(output);
+        writer.open(resume).map_err(refused)?;
+        writers.push(writer);
+    }
     Ok(writers)
 }
 

@@ -25,7 +25,7 @@ impl Target {
     }
 
     /// The identity of the output in a recovery store.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let Some(path) = &self.0 else { return "-".to_owned() };
         path_name(path).unwrap_or_else(|_| path.to_string_lossy().into_owned())
     }

@@ -5,11 +5,13 @@
 //! flushed when an epoch closes is what the snapshot of that epoch says. Nothing here knows Timely.
 
 mod capture;
+mod dead_letters;
 mod driver;
 mod lines;
 mod output;
 
 pub use capture::{Capture, CaptureWriter};
+pub(crate) use dead_letters::dead_letters;
 pub use lines::{LineSink, Target};
 pub use output::{LineBlock, LineWriter, Written};
 

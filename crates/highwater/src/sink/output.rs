@@ -11,10 +11,10 @@ use crate::error::SinkError;
 use crate::shared::lock;
 use crate::sink::{Resume, Writer};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub struct LineWriter {
     path: Option<PathBuf>,
     state: State,
     spare: SpareBuffers,
+    /// Nobody else may read it.
+    private: bool,
 }
 
 /// Buffers that go back from a writer to those who fill them: large ones are dear to make anew.
@@ -109,7 +111,13 @@ enum State {
 
 impl LineWriter {
     pub(super) fn new(name: &str, path: Option<PathBuf>, spare: SpareBuffers) -> Self {
-        LineWriter { name: name.to_owned(), path, state: State::Unopened, spare }
+        LineWriter { name: name.to_owned(), path, state: State::Unopened, spare, private: false }
+    }
+
+    /// Makes the file one that only its owner may read and write.
+    pub(super) fn private(mut self) -> Self {
+        self.private = true;
+        self
     }
 
     fn cannot_create(&self, source: io::Error) -> SinkError {
@@ -160,10 +168,14 @@ impl LineWriter {
     /// Creates the file, which was not there when it was checked, so that a power loss cannot take it away.
     fn create(&self, durable: bool) -> Result<File, SinkError> {
         let path = self.path.as_deref().expect("only stdout has no path, and is not created");
-        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => SinkError::Locked { name: self.name.clone() },
-            _ => self.cannot_create(error),
-        })?;
+        let mode = if self.private { 0o600 } else { 0o666 };
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|error| {
+                match error.kind() {
+                    ErrorKind::AlreadyExists => SinkError::Locked { name: self.name.clone() },
+                    _ => self.cannot_create(error),
+                }
+            })?;
         self.lock(&file)?;
         if durable {
             let synced = File::open(parent(path)).and_then(|directory| directory.sync_all());
@@ -230,7 +242,8 @@ impl Writer for LineWriter {
                     Some(file) => file,
                     None => self.create(durable)?,
                 };
-                let cut = file.set_len(bytes).and_then(|()| file.seek(SeekFrom::Start(bytes)));
+                let private = if self.private { file.set_permissions(Permissions::from_mode(0o600)) } else { Ok(()) };
+                let cut = private.and_then(|()| file.set_len(bytes)).and_then(|()| file.seek(SeekFrom::Start(bytes)));
                 let cut = cut.and_then(|_| if durable { file.sync_all() } else { Ok(()) });
                 cut.map_err(|error| self.cannot_write(error, true))?;
                 self.state = State::File { file, bytes, unsynced: durable.then_some(0) };

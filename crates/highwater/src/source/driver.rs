@@ -3,12 +3,13 @@
 //! Together with the epoch clock this is the only place that mints times. A source closes an epoch
 //! by sending its positions as rows of it, and then moves on.
 
-use super::{At, Partition, Polled, ReadOptions, Source};
+use super::{At, Partition, Polled, ReadOptions, Source, retried};
 use crate::clock::now;
 use crate::codec::{decode, encode_key, encode_value};
 use crate::error::{BadRecord, BuildError, Place, RunError, SourceError, SourceRange};
 use crate::graph::{Change, Graph, StepKind};
 use crate::guard::report;
+use crate::letter::{Content, Letter};
 use crate::policy::OnError;
 use crate::shared::{Cause, Shared, lock};
 use crate::snapshot::StepIndex;
@@ -16,6 +17,7 @@ use crate::stream::Stream;
 use crate::time::Time;
 use flow_control::InFlight;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -23,9 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, Concat};
 
 mod flow_control;
 
@@ -34,6 +36,9 @@ const WAIT: Duration = Duration::from_micros(500);
 /// How long a source without input waits: twice as long each time, up to the longest.
 const IDLE_MIN: Duration = Duration::from_millis(1);
 const IDLE_MAX: Duration = Duration::from_millis(20);
+
+/// The port of dead letters.
+const LETTERS: usize = 3;
 
 /// Records in one message, at most: buffers of tens of kilobytes come and go cheaply, larger ones do not.
 const MESSAGE_RECORDS: usize = 512;
@@ -72,6 +77,12 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         graph.refuse(error);
         Vec::new()
     });
+    let policy = graph.policy(step);
+    let read_raw = move |letter: &Content| match source.read_raw(&letter.raw()?) {
+        Some(read) => read,
+        None => Err("records of this source cannot be fed in again".to_owned()),
+    };
+    let again = retried(graph, step, read_raw);
     let mut builder = OperatorBuilder::new(step.to_owned(), graph.scope);
     let activator = graph.scope.activator_for(builder.operator_info().address);
     let (items, stream) = builder.new_output();
@@ -79,11 +90,16 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
     let (changes, changes_stream) = builder.new_output();
     let mut changes = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Change>>>::from(changes);
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
+    let (letters, letters_stream) = builder.new_output();
+    let mut letters = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Letter>>>::from(letters);
     let mut driver = Driver {
         step: step.to_owned(),
         index,
         worker: graph.worker,
         shared: graph.shared.clone(),
+        policy,
+        aside: Vec::new(),
+        tells_ranges: graph.settings.dead_letters.is_some(),
         readers,
         next: 0,
         idle: IDLE_MIN,
@@ -121,6 +137,9 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
             if !driver.changes.is_empty() {
                 changes.activate().session(&held[1]).give_iterator(driver.changes.drain(..));
             }
+            if !driver.aside.is_empty() {
+                letters.activate().session(&held[LETTERS]).give_container(&mut driver.aside);
+            }
             match turn {
                 // The capabilities stay where they are: their epoch never commits.
                 Turn::Hold => {}
@@ -140,7 +159,9 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
     let mut declared = graph.declared.borrow_mut();
     declared.changes.push(changes_stream);
     declared.ends.push(done_signal);
+    declared.closings.push(letters_stream);
     drop(declared);
+    let stream = again.into_iter().fold(stream, |stream, again| stream.concat(again));
     Stream::new(stream, graph.clone())
 }
 
@@ -223,6 +244,11 @@ struct Driver<P: Partition> {
     index: StepIndex,
     worker: usize,
     shared: Arc<Shared>,
+    policy: Rc<Cell<OnError>>,
+    /// Bad records of the turn, on their way to the dead letters.
+    aside: Vec<Letter>,
+    /// Dead letters may want to know the input of an epoch that is open.
+    tells_ranges: bool,
     readers: Vec<Reader<P>>,
     next: usize,
     idle: Duration,
@@ -269,7 +295,13 @@ impl<P: Partition> Driver<P> {
                 // What is bad behind this comes later: the next poll answers the same.
                 self.next = if matches!(polled, Polled::Bad(_) | Polled::Failed(_)) { index } else { index + 1 };
                 let reader = &mut self.readers[index];
-                reader.moved_from.get_or_insert(from);
+                if reader.moved_from.is_none() {
+                    reader.moved_from = Some(from);
+                    if self.tells_ranges {
+                        let range = SourceRange { partition: reader.name.clone(), from, to: None };
+                        self.shared.add_range(self.time.epoch(), range);
+                    }
+                }
                 reader.ended = matches!(polled, Polled::End);
                 self.idle = IDLE_MIN;
                 self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
@@ -300,10 +332,16 @@ impl<P: Partition> Driver<P> {
         let mut skipped = 0;
         loop {
             match reader.partition.poll(&mut self.batch, records.saturating_sub(skipped)) {
-                Polled::Bad(record) if self.shared.on_error == OnError::Skip => {
-                    log_skip(&self.shared, &self.step, &record);
+                Polled::Bad(record) if self.policy.get() != OnError::Fail => {
+                    if self.policy.get() == OnError::DeadLetter {
+                        log_set_aside(&self.shared, &self.step, &record);
+                        let raw = reader.partition.raw();
+                        self.aside.push(Letter::of_record(&self.step, self.time.epoch(), &record, raw));
+                    } else {
+                        log_skip(&self.shared, &self.step, &record);
+                        reader.skipped += 1;
+                    }
                     reader.partition.skip();
-                    reader.skipped += 1;
                     skipped += 1;
                     if skipped + self.batch.len() >= records {
                         return (Polled::More, skipped);
@@ -399,6 +437,13 @@ impl<P: Partition> Drop for Driver<P> {
         if self.shared.failed().is_some() {
             self.note_ranges();
         }
+    }
+}
+
+/// The same for one that becomes a dead letter.
+fn log_set_aside(shared: &Shared, step: &str, record: &BadRecord) {
+    if let Some(total) = shared.totals.set_aside() {
+        tracing::warn!(step, total, "bad record set aside: {record}");
     }
 }
 

@@ -79,6 +79,11 @@ impl<F: LineFormat> Source for LineSource<F> {
         }
     }
 
+    fn read_raw(&self, raw: &[u8]) -> Option<Result<F::Item, String>> {
+        let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
+        Some(self.format.clone().parse(raw))
+    }
+
     fn unrecoverable(&self) -> Option<String> {
         self.inputs.unrecoverable()
     }

@@ -9,13 +9,16 @@ mod files;
 mod json;
 mod lines;
 mod list;
+mod retry;
 
+pub use crate::letter::Raw;
 pub(crate) use driver::source;
 pub use files::Inputs;
 pub(crate) use files::path_name;
 pub use json::JsonLines;
 pub use lines::{LineFormat, LinePartition, LinePosition, LineSource, Lines};
 pub use list::{List, ListPartition, list};
+pub(crate) use retry::{check_letters, retried};
 
 use crate::data::Data;
 use crate::error::{BadRecord, Place, SourceError};
@@ -46,6 +49,12 @@ pub trait Source: 'static {
         at: Option<At<<Self::Partition as Partition>::Position>>,
         options: &ReadOptions,
     ) -> Result<Self::Partition, SourceError>;
+
+    /// Reads a record again that was set aside, from its raw bytes, which may have been mended; `None` if the
+    /// records of this source cannot be read one by one.
+    fn read_raw(&self, _raw: &[u8]) -> Option<Result<Self::Item, String>> {
+        None
+    }
 
     /// Says why this source cannot be used with a recovery store, if it cannot.
     fn unrecoverable(&self) -> Option<String> {
@@ -88,6 +97,12 @@ pub trait Partition: 'static {
 
     /// Steps over the bad record that `poll` has just answered.
     fn skip(&mut self);
+
+    /// The raw bytes of the bad record that `poll` has just answered, as far as they are at hand: for a dead
+    /// letter. Where there are none, the letter has the record's excerpt.
+    fn raw(&self) -> Option<Raw> {
+        None
+    }
 
     /// Where the partition stands: after all that it has yielded or skipped.
     ///

@@ -28,6 +28,9 @@ pub(crate) fn print_summary(summary: &Summary) {
     if summary.skipped > 0 {
         tracing::warn!("bad records skipped, over all runs on this store: {}", thousands(summary.skipped));
     }
+    if summary.set_aside > 0 {
+        tracing::warn!("records set aside as dead letters in this run: {}", thousands(summary.set_aside));
+    }
     if !summary.drained {
         tracing::warn!("the stop took too long: what followed epoch {} is read again", summary.committed);
     }

@@ -7,7 +7,7 @@
 use crate::data::Data;
 use crate::error::{BadRecord, Place, SourceError, printable};
 use crate::source::files::{Found, Input, no_input};
-use crate::source::{Partition, Polled};
+use crate::source::{Partition, Polled, Raw};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek, SeekFrom};
@@ -354,6 +354,12 @@ impl<F: LineFormat> Partition for LinePartition<F> {
             Some(Bad { newline: None, .. }) => self.advance(self.filled, Within::Skipped),
             None => {}
         }
+    }
+
+    fn raw(&self) -> Option<Raw> {
+        let bad = self.bad.as_ref()?;
+        let bytes = self.buffer[self.next..bad.newline.unwrap_or(self.filled)].to_vec();
+        Some(Raw { bytes, whole: bad.newline.is_some() || self.ended })
     }
 
     fn position(&mut self) -> Result<LinePosition, SourceError> {
