@@ -4,7 +4,7 @@
 //! the sync of its directory; nothing here syncs on its own.
 
 use crate::error::StoreError;
-use crate::files::{create_private_dir, settle};
+use crate::files::{allocate, create_private_dir, free_bytes, settle};
 use crate::lock;
 use crate::media::{Lock, Log, Media};
 use crate::options::Backend;
@@ -19,6 +19,10 @@ use std::sync::Arc;
 
 /// The most that is read of a file at once; manifests are far smaller.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Name and size of the file that keeps space for a start on a full disk.
+pub(crate) const RESERVE: &str = "reserve";
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// A directory.
 #[derive(Debug)]
@@ -38,7 +42,21 @@ impl Media for DirDisk {
     }
 
     fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(&self.root).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(&self.root)
+    }
+
+    fn keep_reserve(&self) -> io::Result<()> {
+        let (path, free) = (self.path(RESERVE), self.free_bytes());
+        if free < RESERVE_BYTES {
+            return fs::remove_file(path)
+                .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
+        }
+        if free >= 4 * RESERVE_BYTES && !path.exists() {
+            let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            allocate(&file, RESERVE_BYTES)?;
+        }
+        Ok(())
     }
 
     fn lock(&self) -> Result<Lock, StoreError> {

@@ -2,6 +2,7 @@
 //!
 //! Every message names the place and the way out; the cause is `source`, not pasted in.
 
+use crate::files::free_bytes;
 use crate::ids::Epoch;
 use std::io;
 use std::path::PathBuf;
@@ -22,13 +23,14 @@ pub enum StoreError {
         /// When it took the store.
         since: String,
     },
-    /// The disk is full. Everything up to `durable` is safe; free space and start again.
-    #[error("no space left for recovery store {} ({free} bytes free); epoch {durable} and all before it are safe; free space and start again", path.display())]
+    /// The disk is full. Everything up to `durable`, or else what was acknowledged before, is safe; free space and start
+    /// again.
+    #[error("no space left for recovery store {} ({free} bytes free); {} safe; free space and start again", path.display(), safe(*durable))]
     NoSpace {
         /// What could not be written.
         path: PathBuf,
-        /// The last epoch that is safe at this shard.
-        durable: Epoch,
+        /// The last epoch that is safe at this shard, once it runs.
+        durable: Option<Epoch>,
         /// Bytes free on that disk when it was noticed.
         free: u64,
         /// What the system said.
@@ -65,7 +67,7 @@ pub enum StoreError {
         missing: String,
     },
     /// Written by a later version. Nothing was changed: use that version.
-    #[error("recovery store {} has format {found}; this program reads up to format {known}; use a newer build", path.display())]
+    #[error("recovery store {} was written by highwater {by} (format {found}); this is {} and reads up to format {known}; use a newer build", path.display(), env!("CARGO_PKG_VERSION"))]
     NewerFormat {
         /// The store.
         path: PathBuf,
@@ -73,6 +75,8 @@ pub enum StoreError {
         found: u32,
         /// Newest format that this build knows.
         known: u32,
+        /// Version that wrote it.
+        by: String,
     },
     /// The store belongs to another program. Name another directory, or start over with `--fresh`.
     #[error("recovery store {} belongs to flow \"{stored}\", this is flow \"{given}\"; name another directory, or start over with --fresh", path.display())]
@@ -181,9 +185,19 @@ impl StoreError {
         let path = path.into();
         move |source| match source.kind() {
             io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                StoreError::NoSpace { free: free_bytes(&path), path, durable: None, source }
+            }
             _ => StoreError::Io { path, doing, durable: None, source },
         }
     }
+}
+
+fn safe(durable: Option<Epoch>) -> String {
+    durable.map_or_else(
+        || "all that was acknowledged is".to_owned(),
+        |epoch| format!("epoch {epoch} and all before it are"),
+    )
 }
 
 fn quoted(steps: &[String]) -> String {

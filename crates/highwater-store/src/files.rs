@@ -29,6 +29,24 @@ pub(crate) fn settle(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Bytes free for more where this path lies; none if that cannot be found out.
+pub(crate) fn free_bytes(path: &Path) -> u64 {
+    let there = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+    there.map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Makes a file take so many bytes of its disk now, so that no write into it finds the disk full.
+pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => return Ok(()),
+        // Not every file system can; there a full disk is noticed later.
+        Err(rustix::io::Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    file.set_len(bytes)
+}
+
 /// Makes the bytes of a file durable.
 pub(crate) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
     watch::tell(Step::File, path, false)?;

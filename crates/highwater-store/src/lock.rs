@@ -3,12 +3,13 @@
 //! The lock goes with the process, however it ends, so that a kill leaves no obstacle. Refuses a directory that has
 //! anything in it that is not a store's, before a single file is made there.
 
+use crate::disk::RESERVE;
 use crate::error::StoreError;
 use crate::manifest::{MAGIC, MANIFEST, generation_of};
 use rustix::fs::OFlags;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Name of the lock file.
@@ -66,7 +67,7 @@ fn check_is_ours(root: &Path) -> Result<(), StoreError> {
     let mut stranger = None;
     for entry in fs::read_dir(root).map_err(StoreError::io(root, "listing"))? {
         let name = entry.map_err(StoreError::io(root, "listing"))?.file_name().to_string_lossy().into_owned();
-        let known = name == LOCK || name == MANIFEST || name == format!("{MANIFEST}.tmp");
+        let known = name == LOCK || name == MANIFEST || name == RESERVE || name == format!("{MANIFEST}.tmp");
         if !known && generation_of(&name).is_none() {
             stranger = Some(name);
         }
@@ -90,10 +91,12 @@ fn check_is_ours(root: &Path) -> Result<(), StoreError> {
 
 fn write_holder(file: &mut File) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))?;
-    file.set_len(0)?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let since = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-    write!(file, "{MAGIC}\n{}\n{host}\n{since}\n", std::process::id())
+    let holder = format!("{MAGIC}\n{}\n{host}\n{since}\n", std::process::id());
+    // Over what stands there: a full disk has room for that.
+    file.write_all_at(holder.as_bytes(), 0)?;
+    file.set_len(holder.len() as u64)
 }
 
 fn held(root: &Path, file: &mut File) -> StoreError {

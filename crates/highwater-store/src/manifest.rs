@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const MANIFEST: &str = "manifest";
 /// The format that is written, and the newest that is read.
 pub(crate) const FORMAT: u32 = 1;
+/// The version that writes.
+pub(crate) const WRITER: &str = env!("CARGO_PKG_VERSION");
 /// What its first line begins with.
 pub(crate) const MAGIC: &str = "highwater-store";
 
@@ -79,6 +81,9 @@ impl Lineage {
 /// What a store is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
+    /// Version of the program that wrote this, for people.
+    #[serde(default)]
+    pub(crate) written_by: String,
     pub(crate) id: StoreId,
     pub(crate) flow: String,
     /// Name of what keeps the chunks.
@@ -104,7 +109,9 @@ impl Manifest {
         let Some(bytes) = media.read(MANIFEST).map_err(StoreError::io(&path, "reading"))? else { return Ok(None) };
         match Manifest::decode(&bytes) {
             Ok(manifest) => Ok(Some(manifest)),
-            Err(Refused::Newer(found)) => Err(StoreError::NewerFormat { path: media.path(""), found, known: FORMAT }),
+            Err(Refused::Newer(found, by)) => {
+                Err(StoreError::NewerFormat { path: media.path(""), found, known: FORMAT, by })
+            }
             Err(Refused::Damaged(what)) => Err(StoreError::corrupt(path, what)),
         }
     }
@@ -142,7 +149,10 @@ impl Manifest {
             return Err(refuse("its checksum does not fit"));
         }
         if format > FORMAT {
-            return Err(Refused::Newer(format));
+            let by = serde_json::from_slice(body).ok().and_then(|body: serde_json::Value| {
+                Some(body.get("written_by")?.as_str()?.escape_debug().take(40).collect())
+            });
+            return Err(Refused::Newer(format, by.unwrap_or_else(|| "of a later version".to_owned())));
         }
         let manifest: Manifest = serde_json::from_slice(body).map_err(|error| Refused::Damaged(error.to_string()))?;
         let ids_fit = manifest.steps.iter().all(|step| step.id.0 < manifest.next_step);
@@ -154,7 +164,7 @@ impl Manifest {
 }
 
 enum Refused {
-    Newer(u32),
+    Newer(u32, String),
     Damaged(String),
 }
 
@@ -183,6 +193,7 @@ mod tests {
 
     fn sample() -> Manifest {
         Manifest {
+            written_by: WRITER.into(),
             id: StoreId(7),
             flow: "cart".into(),
             backend: "sled".into(),

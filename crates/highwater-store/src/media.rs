@@ -23,6 +23,11 @@ pub(crate) trait Media: Send + Sync {
     fn path(&self, name: &str) -> PathBuf;
     /// Bytes free for more.
     fn free_bytes(&self) -> u64;
+    /// Keeps some space for a start on a disk that has become full: taken where there is plenty, given back where there
+    /// is little.
+    fn keep_reserve(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Takes the store for this run alone, making its empty directory if there is none.
     fn lock(&self) -> Result<Lock, StoreError>;
     /// Names in a directory, sorted; none if it is not there. The root is `""`.
@@ -153,7 +158,7 @@ pub(crate) fn broken(
     let path = media.path(name);
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StoreError::NoSpace { path, durable: durable.unwrap_or_default(), free: media.free_bytes(), source }
+            StoreError::NoSpace { path, durable, free: media.free_bytes(), source }
         }
         io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
         _ => StoreError::Io { path, doing, durable, source },

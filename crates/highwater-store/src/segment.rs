@@ -64,7 +64,7 @@ impl Segment {
         if file.metadata()?.len() != capacity {
             // A used file of another size may be longer, and its blocks are given back.
             file.set_len(0)?;
-            allocate(&file, capacity)?;
+            files::allocate(&file, capacity)?;
         }
         let header = header(number, first_seq, capacity);
         file.write_all_at(&header, 0)?;
@@ -272,18 +272,6 @@ fn header(number: u64, first_seq: u64, capacity: u64) -> [u8; HEADER] {
 
 fn start(header: &[u8; HEADER]) -> Spot {
     Spot { at: HEADER as u64, chain: crc32c::crc32c(header) }
-}
-
-/// Takes the blocks of a file from the disk now, so that no write into it finds the disk full.
-fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => return Ok(()),
-        // Not every file system can; there a full disk is noticed later.
-        Err(rustix::io::Errno::OPNOTSUPP) => {}
-        Err(error) => return Err(error.into()),
-    }
-    file.set_len(bytes)
 }
 
 /// Size of the file that waits, if there is one.

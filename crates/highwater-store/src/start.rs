@@ -7,7 +7,7 @@
 use crate::error::StoreError;
 use crate::fail;
 use crate::ids::{Epoch, Execution, Generation, StepId, shard_of};
-use crate::manifest::{Lineage, Manifest, StepInfo, generation_dir, generation_of, shard_dir};
+use crate::manifest::{Lineage, Manifest, StepInfo, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Lock, Media, broken};
 use crate::options::Backend;
 use crate::rules::{Rule, on};
@@ -90,6 +90,7 @@ impl Store {
         let drops = manifest.steps.iter().any(|step| plan.drops(step));
         let rewrite = is_new || manifest.shards != plan.shards || drops || shards.iter().any(Opened::is_hollow);
         manifest.execution = execution;
+        manifest.written_by = WRITER.to_owned();
         let before = manifest.clone();
         let planned = manifest.take_steps(&plan, &steps);
         let (shards, old) = if rewrite {

@@ -8,7 +8,7 @@ use crate::disk::DirDisk;
 use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
 use crate::index::Index;
-use crate::manifest::{MANIFEST, Manifest, generation_dir, generation_of, shard_dir};
+use crate::manifest::{MANIFEST, Manifest, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Bounded, Lock, Media};
 use crate::options::{Backend, OpenOptions};
 use crate::restore::{History, Reader};
@@ -81,6 +81,7 @@ impl Store {
             return Err(StoreError::BadOption { path: root, what });
         }
         let lock = media.lock()?;
+        media.keep_reserve().map_err(StoreError::io(&root, "keeping a reserve in"))?;
         crate::fail::point("restore");
         tracing::debug!(store = %root.display(), "recovery started");
         let stored = match Manifest::read(&*media) {
@@ -127,6 +128,7 @@ impl Store {
         }
         let (execution, prepared) = before.map_or((Execution(0), None), |old| (old.execution, Some(old.generation)));
         let manifest = Manifest {
+            written_by: WRITER.to_owned(),
             id: StoreId(RandomState::new().hash_one(std::process::id())),
             flow: options.flow.clone(),
             backend: options.chosen().to_string(),
