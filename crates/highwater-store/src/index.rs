@@ -7,8 +7,8 @@ use crate::commit::Tally;
 use crate::ids::{Epoch, StepId};
 use crate::rows::PackedRow;
 use crate::units::Place;
-use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, HashMap, hash_map};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// A key of a step, hashed.
 pub(crate) type KeyHash = u128;
@@ -16,8 +16,10 @@ pub(crate) type KeyHash = u128;
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     newest: Place,
-    /// None while no version is committed.
-    committed: Option<Place>,
+    /// Epoch of the newest version: up to the bound, it is the newest committed one too.
+    epoch: Epoch,
+    /// The newest committed version, while the newest is not; nowhere while none is.
+    committed: Place,
     hash: u64,
     bytes: u32,
     /// The newest version is a row, not a removal.
@@ -38,19 +40,44 @@ pub(crate) enum Fate {
 /// The versions of all keys of a shard.
 pub(crate) struct Index {
     seed: u64,
-    entries: ahash::HashMap<KeyHash, Entry>,
-    /// Rows written and not yet known to be committed, by epoch.
-    pending: VecDeque<(Epoch, Vec<(KeyHash, Place)>)>,
+    entries: Entries,
+    /// Epochs up to this one are committed everywhere.
+    bound: Epoch,
+    /// What a commit must look at again, by epoch: versions that were overwritten before they were committed, and
+    /// removals. Of most rows nothing is remembered here.
+    pending: BTreeMap<Epoch, Vec<(KeyHash, Place)>>,
     tallies: Vec<Tally>,
     live_bytes: u64,
+}
+
+/// Keys are hashes under a secret seed already.
+type Entries = HashMap<KeyHash, Entry, BuildHasherDefault<AsIs>>;
+
+/// Takes the first half of a 128-bit hash as the hash of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are numbers");
+    }
+
+    fn write_u128(&mut self, number: u128) {
+        self.0 = number as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Index {
     pub(crate) fn new(key_groups: u16) -> Index {
         Index {
             seed: RandomState::new().hash_one(0),
-            entries: ahash::HashMap::default(),
-            pending: VecDeque::new(),
+            entries: Entries::default(),
+            bound: Epoch(0),
+            pending: BTreeMap::new(),
             tallies: vec![Tally::default(); usize::from(key_groups)],
             live_bytes: 0,
         }
@@ -74,51 +101,69 @@ impl Index {
     /// A row was written in `epoch`, which is at least that of all rows before.
     pub(crate) fn write(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
         let key = self.key(row.step, row.key);
-        self.set(key, row, place);
-        match self.pending.back_mut() {
-            Some((last, rows)) if *last == epoch => rows.push((key, place)),
-            _ => self.pending.push_back((epoch, vec![(key, place)])),
+        if let Some((earlier, overwritten)) = self.set(key, epoch, row, place) {
+            self.pending.entry(earlier).or_default().push((key, overwritten));
+        }
+        if row.value.is_none() {
+            self.pending.entry(epoch).or_default().push((key, place));
         }
     }
 
-    fn set(&mut self, key: KeyHash, row: &PackedRow<'_>, place: Place) {
+    /// Makes this the newest version; answers the one before it, if that is not committed yet.
+    fn set(&mut self, key: KeyHash, epoch: Epoch, row: &PackedRow<'_>, place: Place) -> Option<(Epoch, Place)> {
         let live = row.value.is_some();
         let bytes = u32::try_from(row.packed.len()).unwrap_or(u32::MAX);
-        let new = Entry { newest: place, committed: None, hash: if live { row.hash() } else { 0 }, bytes, live };
+        let hash = if live { row.hash() } else { 0 };
+        let new = Entry { newest: place, epoch, committed: Place::default(), hash, bytes, live };
         let tally = &mut self.tallies[usize::from(row.group.0)];
-        let entry = self.entries.entry(key).or_insert(Entry { live: false, ..new });
-        if entry.live {
-            tally.take(entry.hash);
-            self.live_bytes -= u64::from(entry.bytes);
-        }
+        let (mut committed, mut uncommitted) = (Place::default(), None);
+        let entry = match self.entries.entry(key) {
+            hash_map::Entry::Vacant(entry) => entry.insert(new),
+            hash_map::Entry::Occupied(entry) => {
+                let old = entry.into_mut();
+                if old.live {
+                    tally.take(old.hash);
+                    self.live_bytes -= u64::from(old.bytes);
+                }
+                if old.epoch <= self.bound {
+                    committed = old.newest;
+                } else {
+                    (committed, uncommitted) = (old.committed, Some((old.epoch, old.newest)));
+                }
+                old
+            }
+        };
         if live {
-            tally.add(new.hash);
+            tally.add(hash);
             self.live_bytes += u64::from(bytes);
         }
-        *entry = Entry { committed: entry.committed, ..new };
+        *entry = Entry { committed, ..new };
+        uncommitted
     }
 
     /// All epochs up to `bound` are committed everywhere.
     pub(crate) fn commit(&mut self, bound: Epoch) {
-        while self.pending.front().is_some_and(|(epoch, _)| *epoch <= bound) {
-            let (_, rows) = self.pending.pop_front().expect("there is a front");
-            for (key, place) in rows {
-                let Some(entry) = self.entries.get_mut(&key) else { continue };
-                entry.committed = Some(place);
-                if entry.newest == place && !entry.live {
-                    self.entries.remove(&key);
+        self.bound = self.bound.max(bound);
+        while let Some(first) = self.pending.first_entry().filter(|first| *first.key() <= bound) {
+            for (key, place) in first.remove() {
+                match self.entries.get_mut(&key) {
+                    Some(entry) if entry.newest != place => entry.committed = place,
+                    Some(entry) if !entry.live => {
+                        self.entries.remove(&key);
+                    }
+                    _ => {}
                 }
             }
         }
     }
 
-    /// What becomes of a committed row at the head of the log.
+    /// What becomes of a row at the head of the log whose epoch is committed.
     pub(crate) fn fate(&self, key: KeyHash, row: &PackedRow<'_>, place: Place) -> Fate {
         match self.entries.get(&key) {
             // Nothing older of this key is left before the head, so a removal there has nothing more to hide.
             _ if row.value.is_none() => Fate::Superseded,
-            Some(entry) if entry.committed == Some(place) && entry.newest == place => Fate::Newest,
-            Some(entry) if entry.committed == Some(place) => Fate::Wait,
+            Some(entry) if entry.newest == place => Fate::Newest,
+            Some(entry) if entry.epoch > self.bound && entry.committed == place => Fate::Wait,
             _ => Fate::Superseded,
         }
     }
@@ -126,10 +171,11 @@ impl Index {
     /// The row was copied from the head to `place`.
     pub(crate) fn moved(&mut self, key: KeyHash, place: Place) {
         let entry = self.entries.get_mut(&key).expect("only rows in the index are copied");
-        if entry.committed == Some(entry.newest) {
+        if entry.epoch <= self.bound {
             entry.newest = place;
+        } else {
+            entry.committed = place;
         }
-        entry.committed = Some(place);
     }
 
     /// Whether the row at `place` is the live version of its key.
@@ -141,31 +187,31 @@ impl Index {
 /// Builds an index from a log that is read, where versions come in any order: the greatest epoch wins.
 pub(crate) struct Rebuild {
     index: Index,
-    epochs: ahash::HashMap<KeyHash, Epoch>,
 }
 
 impl Rebuild {
     pub(crate) fn new(key_groups: u16) -> Rebuild {
-        Rebuild { index: Index::new(key_groups), epochs: ahash::HashMap::default() }
+        Rebuild { index: Index::new(key_groups) }
     }
 
     /// A version that counts. Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
     pub(crate) fn see(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
         use crate::rules::{Rule, on};
         let key = self.index.key(row.step, row.key);
-        let newest = self.epochs.entry(key).or_default();
-        if epoch >= *newest || !on(Rule::ByEpoch) {
-            *newest = epoch;
-            self.index.set(key, row, place);
+        let newest = self.index.entries.get(&key).map_or(Epoch(0), |entry| entry.epoch);
+        if epoch >= newest || !on(Rule::ByEpoch) {
+            self.index.set(key, epoch, row, place);
         }
     }
 
     /// The index of what was seen, all of it committed.
     pub(crate) fn finish(mut self) -> Index {
+        let mut bound = Epoch(0);
         self.index.entries.retain(|_, entry| {
-            entry.committed = Some(entry.newest);
+            bound = bound.max(entry.epoch);
             entry.live
         });
+        self.index.bound = bound;
         self.index
     }
 }
