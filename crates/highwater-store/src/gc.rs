@@ -123,8 +123,16 @@ impl Shard {
         wants_full: &mut bool,
     ) -> Result<bool, &'static str> {
         let (rows, bytes) = (copies.rows.len(), copies.bytes.len());
+        let mut keys = Vec::with_capacity(64);
+        unit.rows(|row| {
+            keys.push(self.index.key(row.row.step, row.row.key));
+            Ok::<(), &'static str>(())
+        })?;
+        self.index.warm(keys.iter().copied());
+        let mut keys = keys.into_iter();
         let mut goes = true;
         unit.rows(|row| {
+            let key = keys.next().expect("a key for each row");
             if !goes {
                 return Ok::<(), &'static str>(());
             }
@@ -133,7 +141,6 @@ impl Shard {
                 *wants_full |= !superseded;
                 goes = superseded && (row.epoch <= bound || !counts(&self.lineage, unit.execution, row.epoch));
             } else if counts(&self.lineage, unit.execution, row.epoch) {
-                let key = self.index.key(row.row.step, row.row.key);
                 let fate = self.index.fate(key, &row.row, row.place);
                 let keep = fate == Fate::Newest || (fate == Fate::Wait && !on(Rule::GcWait));
                 goes = row.epoch <= bound && (fate != Fate::Wait || keep);

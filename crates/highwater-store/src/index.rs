@@ -4,17 +4,21 @@
 //! newest version moves when a row is written, the committed one when its epoch is known to be committed everywhere.
 
 use crate::commit::Tally;
-use crate::ids::{Epoch, StepId};
+use crate::ids::{Epoch, KeyGroup, StepId};
 use crate::rows::PackedRow;
 use crate::units::Place;
-use std::collections::{BTreeMap, HashMap, hash_map};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use hashbrown::{HashTable, hash_table};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 
 /// A key of a step, hashed.
 pub(crate) type KeyHash = u128;
 
+/// A key and its versions, in a cache line of its own: finding it is what writing a row costs most.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Entry {
+    key: KeyHash,
     newest: Place,
     /// Epoch of the newest version: up to the bound, it is the newest committed one too.
     epoch: Epoch,
@@ -24,6 +28,24 @@ struct Entry {
     bytes: u32,
     /// The newest version is a row, not a removal.
     live: bool,
+}
+
+/// A version of a key, apart from where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Version {
+    key: KeyHash,
+    group: KeyGroup,
+    epoch: Epoch,
+    hash: u64,
+    bytes: u32,
+    live: bool,
+}
+
+impl Version {
+    /// The key that it is a version of.
+    pub(crate) fn key(&self) -> KeyHash {
+        self.key
+    }
 }
 
 /// What a collector may do with a row that is committed.
@@ -40,7 +62,7 @@ pub(crate) enum Fate {
 /// The versions of all keys of a shard.
 pub(crate) struct Index {
     seed: u64,
-    entries: Entries,
+    entries: HashTable<Entry>,
     /// Epochs up to this one are committed everywhere.
     bound: Epoch,
     /// What a commit must look at again, by epoch: versions that were overwritten before they were committed, and
@@ -50,32 +72,11 @@ pub(crate) struct Index {
     live_bytes: u64,
 }
 
-/// Keys are hashes under a secret seed already.
-type Entries = HashMap<KeyHash, Entry, BuildHasherDefault<AsIs>>;
-
-/// Takes the first half of a 128-bit hash as the hash of it.
-#[derive(Clone, Copy, Debug, Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are numbers");
-    }
-
-    fn write_u128(&mut self, number: u128) {
-        self.0 = number as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 impl Index {
     pub(crate) fn new(key_groups: u16) -> Index {
         Index {
             seed: RandomState::new().hash_one(0),
-            entries: Entries::default(),
+            entries: HashTable::new(),
             bound: Epoch(0),
             pending: BTreeMap::new(),
             tallies: vec![Tally::default(); usize::from(key_groups)],
@@ -98,46 +99,67 @@ impl Index {
         self.live_bytes
     }
 
-    /// A row was written in `epoch`, which is at least that of all rows before.
-    pub(crate) fn write(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
-        let key = self.key(row.step, row.key);
-        if let Some((earlier, overwritten)) = self.set(key, epoch, row, place) {
+    /// The version that a row is.
+    pub(crate) fn version(&self, epoch: Epoch, row: &PackedRow<'_>) -> Version {
+        let live = row.value.is_some();
+        let bytes = u32::try_from(row.packed.len()).unwrap_or(u32::MAX);
+        let hash = if live { row.hash() } else { 0 };
+        Version { key: self.key(row.step, row.key), group: row.group, epoch, hash, bytes, live }
+    }
+
+    /// Looks keys up that are about to be needed, all before any is: the memory is then asked for many at once.
+    pub(crate) fn warm(&self, keys: impl Iterator<Item = KeyHash>) {
+        std::hint::black_box(keys.filter_map(|key| self.find(key)).fold(0, |sum, entry| sum ^ entry.bytes));
+    }
+
+    fn find(&self, key: KeyHash) -> Option<&Entry> {
+        self.entries.find(key as u64, |entry| entry.key == key)
+    }
+
+    fn find_mut(&mut self, key: KeyHash) -> Option<&mut Entry> {
+        self.entries.find_mut(key as u64, |entry| entry.key == key)
+    }
+
+    /// A row was written, in an epoch that is at least that of all rows before.
+    pub(crate) fn write(&mut self, version: Version, place: Place) {
+        let Version { key, epoch, live, .. } = version;
+        if let Some((earlier, overwritten)) = self.set(version, place) {
             self.pending.entry(earlier).or_default().push((key, overwritten));
         }
-        if row.value.is_none() {
+        if !live {
             self.pending.entry(epoch).or_default().push((key, place));
         }
     }
 
     /// Makes this the newest version; answers the one before it, if that is not committed yet.
-    fn set(&mut self, key: KeyHash, epoch: Epoch, row: &PackedRow<'_>, place: Place) -> Option<(Epoch, Place)> {
-        let live = row.value.is_some();
-        let bytes = u32::try_from(row.packed.len()).unwrap_or(u32::MAX);
-        let hash = if live { row.hash() } else { 0 };
-        let new = Entry { newest: place, epoch, committed: Place::default(), hash, bytes, live };
-        let tally = &mut self.tallies[usize::from(row.group.0)];
-        let (mut committed, mut uncommitted) = (Place::default(), None);
-        let entry = match self.entries.entry(key) {
-            hash_map::Entry::Vacant(entry) => entry.insert(new),
-            hash_map::Entry::Occupied(entry) => {
-                let old = entry.into_mut();
+    fn set(&mut self, version: Version, place: Place) -> Option<(Epoch, Place)> {
+        let Version { key, group, epoch, hash, bytes, live } = version;
+        let mut new = Entry { key, newest: place, epoch, committed: Place::default(), hash, bytes, live };
+        let tally = &mut self.tallies[usize::from(group.0)];
+        let mut uncommitted = None;
+        match self.entries.entry(key as u64, |entry| entry.key == key, |entry| entry.key as u64) {
+            hash_table::Entry::Vacant(entry) => {
+                entry.insert(new);
+            }
+            hash_table::Entry::Occupied(mut entry) => {
+                let old = entry.get_mut();
                 if old.live {
                     tally.take(old.hash);
                     self.live_bytes -= u64::from(old.bytes);
                 }
                 if old.epoch <= self.bound {
-                    committed = old.newest;
+                    new.committed = old.newest;
                 } else {
-                    (committed, uncommitted) = (old.committed, Some((old.epoch, old.newest)));
+                    new.committed = old.committed;
+                    uncommitted = Some((old.epoch, old.newest));
                 }
-                old
+                *old = new;
             }
-        };
+        }
         if live {
             tally.add(hash);
             self.live_bytes += u64::from(bytes);
         }
-        *entry = Entry { committed, ..new };
         uncommitted
     }
 
@@ -146,10 +168,10 @@ impl Index {
         self.bound = self.bound.max(bound);
         while let Some(first) = self.pending.first_entry().filter(|first| *first.key() <= bound) {
             for (key, place) in first.remove() {
-                match self.entries.get_mut(&key) {
-                    Some(entry) if entry.newest != place => entry.committed = place,
-                    Some(entry) if !entry.live => {
-                        self.entries.remove(&key);
+                match self.entries.find_entry(key as u64, |entry| entry.key == key) {
+                    Ok(mut entry) if entry.get().newest != place => entry.get_mut().committed = place,
+                    Ok(entry) if !entry.get().live => {
+                        entry.remove();
                     }
                     _ => {}
                 }
@@ -159,7 +181,7 @@ impl Index {
 
     /// What becomes of a row at the head of the log whose epoch is committed.
     pub(crate) fn fate(&self, key: KeyHash, row: &PackedRow<'_>, place: Place) -> Fate {
-        match self.entries.get(&key) {
+        match self.find(key) {
             // Nothing older of this key is left before the head, so a removal there has nothing more to hide.
             _ if row.value.is_none() => Fate::Superseded,
             Some(entry) if entry.newest == place => Fate::Newest,
@@ -170,44 +192,73 @@ impl Index {
 
     /// The row was copied from the head to `place`.
     pub(crate) fn moved(&mut self, key: KeyHash, place: Place) {
-        let entry = self.entries.get_mut(&key).expect("only rows in the index are copied");
-        if entry.epoch <= self.bound {
+        let bound = self.bound;
+        let entry = self.find_mut(key).expect("only rows in the index are copied");
+        if entry.epoch <= bound {
             entry.newest = place;
         } else {
             entry.committed = place;
         }
     }
 
-    /// Whether the row at `place` is the live version of its key.
-    pub(crate) fn is_live(&self, key: KeyHash, place: Place) -> bool {
-        self.entries.get(&key).is_some_and(|entry| entry.live && entry.newest == place)
+    /// Where the live rows lie, in the order of the log.
+    pub(crate) fn live_places(&self) -> Vec<Place> {
+        let live = self.entries.iter().filter(|entry| entry.live);
+        let mut places: Vec<Place> = live.map(|entry| entry.newest).collect();
+        places.sort_unstable();
+        places
     }
 }
 
 /// Builds an index from a log that is read, where versions come in any order: the greatest epoch wins.
 pub(crate) struct Rebuild {
     index: Index,
+    /// Versions of an epoch whose commit record was not read yet.
+    open: Vec<(Version, Place)>,
 }
 
 impl Rebuild {
     pub(crate) fn new(key_groups: u16) -> Rebuild {
-        Rebuild { index: Index::new(key_groups) }
+        Rebuild { index: Index::new(key_groups), open: Vec::new() }
     }
 
-    /// A version that counts. Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
+    /// A version that counts, of an epoch that is whole.
     pub(crate) fn see(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
+        let version = self.index.version(epoch, row);
+        self.take(version, place);
+    }
+
+    /// A version that counts if its epoch does, which is not known yet.
+    pub(crate) fn wait(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
+        self.open.push((self.index.version(epoch, row), place));
+    }
+
+    /// All epochs up to this one are whole.
+    pub(crate) fn whole(&mut self, until: Epoch) {
+        let mut open = std::mem::take(&mut self.open);
+        for some in open.chunks(32) {
+            self.index.warm(some.iter().map(|(version, _)| version.key));
+            some.iter()
+                .filter(|(version, _)| version.epoch <= until)
+                .for_each(|(version, place)| self.take(*version, *place));
+        }
+        open.retain(|(version, _)| version.epoch > until);
+        self.open = open;
+    }
+
+    /// Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
+    fn take(&mut self, version: Version, place: Place) {
         use crate::rules::{Rule, on};
-        let key = self.index.key(row.step, row.key);
-        let newest = self.index.entries.get(&key).map_or(Epoch(0), |entry| entry.epoch);
-        if epoch >= newest || !on(Rule::ByEpoch) {
-            self.index.set(key, epoch, row, place);
+        let newest = self.index.find(version.key).map_or(Epoch(0), |entry| entry.epoch);
+        if version.epoch >= newest || !on(Rule::ByEpoch) {
+            self.index.set(version, place);
         }
     }
 
     /// The index of what was seen, all of it committed.
     pub(crate) fn finish(mut self) -> Index {
         let mut bound = Epoch(0);
-        self.index.entries.retain(|_, entry| {
+        self.index.entries.retain(|entry| {
             bound = bound.max(entry.epoch);
             entry.live
         });
@@ -219,7 +270,6 @@ impl Rebuild {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::KeyGroup;
     use crate::rows::Rows;
 
     fn row(value: Option<&[u8]>) -> Rows {
@@ -239,17 +289,17 @@ mod tests {
         let mut index = Index::new(1);
         let key = index.key(one.step, one.key);
         let at = |seq| Place::new(seq, 0);
-        index.write(Epoch(1), &one, at(1));
+        index.write(index.version(Epoch(1), &one), at(1));
         index.commit(Epoch(1));
         assert_eq!(index.fate(key, &one, at(1)), Fate::Newest);
-        index.write(Epoch(2), &two, at(2));
+        index.write(index.version(Epoch(2), &two), at(2));
         assert_eq!(index.fate(key, &one, at(1)), Fate::Wait);
         index.commit(Epoch(2));
         assert_eq!(index.fate(key, &one, at(1)), Fate::Superseded);
         index.moved(key, at(3));
         assert_eq!(index.fate(key, &two, at(2)), Fate::Superseded);
         assert_eq!(index.tallies()[0], Tally { rows: 1, hash: two.hash() });
-        index.write(Epoch(3), &gone, at(4));
+        index.write(index.version(Epoch(3), &gone), at(4));
         assert_eq!((index.tallies()[0], index.live_bytes()), (Tally::default(), 0));
         assert_eq!(index.fate(key, &two, at(3)), Fate::Wait);
         index.commit(Epoch(3));

@@ -83,40 +83,37 @@ impl Reader<'_> {
         StoreError::Corrupt { path: PathBuf::from(self.path), shard: Some(self.shard), chunk, what }
     }
 
-    /// Follows the commit records: how far the shard is under this lineage.
-    pub(crate) fn history(&self, lineage: &Lineage) -> Result<(History, Extent), StoreError> {
-        let mut history = History::new(self.key_groups);
+    /// Follows the commit records under this lineage, and indexes all rows that count up to the last of them.
+    pub(crate) fn read(&self, lineage: &Lineage) -> Result<ReadShard, StoreError> {
+        let (mut rebuild, mut history) = (Rebuild::new(self.key_groups), History::new(self.key_groups));
         let extent = self.units(|unit| {
-            unit.rows(|row| match row.row.step == COMMIT_STEP {
-                true => history.follow(lineage, unit, &row),
-                false => Ok(()),
-            })
-        })?;
-        match history.at {
-            Some(_) if history.whole => Ok((history, extent)),
-            _ => Err(self.damage(None, "it has no commit record that counts".to_owned())),
-        }
-    }
-
-    /// The index of all rows that count under `lineage`, compared with counts and hashes of the commit records.
-    pub(crate) fn index(&self, lineage: &Lineage) -> Result<(Index, History), StoreError> {
-        let mut rebuild = Rebuild::new(self.key_groups);
-        let mut history = History::new(self.key_groups);
-        self.units(|unit| {
             unit.rows(|row| {
                 if row.row.step == COMMIT_STEP {
-                    return history.follow(lineage, unit, &row);
+                    history.follow(lineage, unit, &row)?;
+                    rebuild.whole(history.at.unwrap_or_default());
+                    return Ok(());
                 }
                 if row.row.group.0 >= self.key_groups {
                     return Err("a row is of a key group that the store does not have".into());
                 }
                 if counts(lineage, unit.execution, row.epoch) {
-                    rebuild.see(row.epoch, &row.row, row.place);
+                    // Before the first record of a log there is nothing that a crash could have left half.
+                    match history.at.is_some_and(|at| row.epoch > at) {
+                        true => rebuild.wait(row.epoch, &row.row, row.place),
+                        false => rebuild.see(row.epoch, &row.row, row.place),
+                    }
                 }
                 Ok(())
             })
         })?;
-        let index = rebuild.finish();
+        match history.at {
+            Some(at) if history.whole => Ok(ReadShard { at, extent, index: rebuild.finish(), history }),
+            _ => Err(self.damage(None, "it has no commit record that counts".to_owned())),
+        }
+    }
+
+    /// Refuses an index whose counts and hashes are not those of the commit records.
+    pub(crate) fn check(&self, index: &Index, history: &History) -> Result<(), StoreError> {
         for (group, (found, told)) in index.tallies().iter().zip(&history.tallies).enumerate() {
             if found != told {
                 let what = format!(
@@ -128,26 +125,37 @@ impl Reader<'_> {
                 return Err(self.damage(None, what));
             }
         }
-        Ok((index, history))
+        Ok(())
     }
 
-    /// Visits the live rows.
+    /// Visits the live rows, in the order of the log.
     pub(crate) fn live(
         &self,
         index: &Index,
         visit: &mut dyn FnMut(&UnitRow<'_>) -> Result<(), String>,
     ) -> Result<(), StoreError> {
+        let places = index.live_places();
+        let mut next = places.iter().copied().peekable();
         let all = self.units(|unit| {
-            unit.rows(|row| {
-                let is_row = row.row.step != COMMIT_STEP;
-                match is_row && index.is_live(index.key(row.row.step, row.row.key), row.place) {
-                    true => visit(&row).map_err(Damage),
-                    false => Ok(()),
-                }
+            unit.rows(|row| match next.next_if_eq(&row.place) {
+                Some(_) => visit(&row).map_err(Damage),
+                None => Ok(()),
             })
         });
-        all.map(|_| ())
+        all?;
+        match next.next() {
+            Some(_) => Err(self.damage(None, "rows that were there are there no more".to_owned())),
+            None => Ok(()),
+        }
     }
+}
+
+/// What is known of a shard once it was read.
+pub(crate) struct ReadShard {
+    pub(crate) at: Epoch,
+    pub(crate) extent: Extent,
+    pub(crate) index: Index,
+    pub(crate) history: History,
 }
 
 /// Whether what `execution` wrote in `epoch` counts.

@@ -24,6 +24,8 @@ use std::sync::Arc;
 /// A full commit record is written at least every so many commit records, and bytes.
 const FULL_RECORDS: u64 = if cfg!(test) { 20 } else { 1000 };
 const FULL_BYTES: u64 = 64 << 20;
+/// So many rows are looked up in the index before the first of them is written.
+const WARM_ROWS: usize = 32;
 
 /// One shard of a store, to be owned by one writer. The store is held while any of its shards lives.
 pub struct Shard {
@@ -171,7 +173,7 @@ impl Shard {
         let label = Label { kind: Kind::Rows, execution: self.execution, epoch: self.appended };
         let Shard { log, packer, index, .. } = self;
         let placed = packer.push(label, [row.packed, &[]], &mut |seq, bytes| log.append(seq, bytes));
-        let written = placed.map(|place| index.write(label.epoch, row, place));
+        let written = placed.map(|place| index.write(index.version(label.epoch, row), place));
         self.take(written, "writing")
     }
 
@@ -287,15 +289,23 @@ impl Shard {
 
     fn write_rows(&mut self, epoch: Epoch, rows: &Rows) -> Result<(), StoreError> {
         let label = Label { kind: Kind::Rows, execution: self.execution, epoch };
-        for row in rows.iter() {
-            assert!(self.owns(row.group), "shard {} was given a row of key group {}", self.place.index, row.group);
-            let Shard { log, packer, index, touched, .. } = self;
-            touched[usize::from(row.group.0)] = true;
-            let placed = packer.push(label, [row.packed, &[]], &mut |seq, bytes| log.append(seq, bytes));
-            let written = placed.map(|place| index.write(epoch, &row, place));
-            self.take(written, "writing")?;
+        let (mut rows, mut some) = (rows.iter(), Vec::with_capacity(WARM_ROWS));
+        loop {
+            some.clear();
+            some.extend(rows.by_ref().take(WARM_ROWS).map(|row| (self.index.version(epoch, &row), row)));
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.index.warm(some.iter().map(|(version, _)| version.key()));
+            for (version, row) in &some {
+                assert!(self.owns(row.group), "shard {} was given a row of key group {}", self.place.index, row.group);
+                let Shard { log, packer, index, touched, .. } = self;
+                touched[usize::from(row.group.0)] = true;
+                let placed = packer.push(label, [row.packed, &[]], &mut |seq, bytes| log.append(seq, bytes));
+                let written = placed.map(|place| index.write(*version, place));
+                self.take(written, "writing")?;
+            }
         }
-        Ok(())
     }
 
     /// Writes the commit record behind the rows of its epoch, with the groups that changed, or with all of them.

@@ -7,11 +7,10 @@ use crate::ack::AckFile;
 use crate::disk::DirDisk;
 use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
-use crate::index::Index;
 use crate::manifest::{MANIFEST, Manifest, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Bounded, Lock, Media};
 use crate::options::{Backend, OpenOptions};
-use crate::restore::{History, Reader};
+use crate::restore::{History, ReadShard, Reader};
 use crate::rules::{Rule, on};
 use crate::shard::{Found, ShardPlace};
 use std::hash::{BuildHasher, RandomState};
@@ -184,8 +183,7 @@ impl Store {
                 });
             };
             let reader = Reader { log: &log, path: &path, shard: place.index, salt: place.salt, key_groups };
-            let (history, extent) = reader.history(&self.manifest.lineage)?;
-            let at = history.at.expect("a history without a record is refused");
+            let ReadShard { at, extent, index, history } = reader.read(&self.manifest.lineage)?;
             let cut = self.manifest.lineage.cut(acknowledged.execution);
             let acknowledged_epoch = cut.map_or(acknowledged.epoch, |cut| acknowledged.epoch.min(cut));
             if on(Rule::AckFirst) && (at < acknowledged_epoch || extent.last_seq < acknowledged.last_seq) {
@@ -196,7 +194,7 @@ impl Store {
                 return Err(reader.damage(Some(extent.last_seq + 1), what));
             }
             self.newest = self.newest.max(extent.newest).max(acknowledged.execution);
-            let found = Found { index: Index::new(key_groups), extent, ack, full_seq: history.full_seq };
+            let found = Found { index, extent, ack, full_seq: history.full_seq };
             self.shards.push(Opened { place, log, found });
             histories.push(history);
         }
@@ -206,11 +204,15 @@ impl Store {
             return Err(StoreError::Behind { path: self.media.path(""), acknowledged: began, found: self.resume });
         }
         let lineage = self.manifest.lineage.then(self.execution(), self.resume);
-        for shard in &mut self.shards {
+        for (shard, history) in self.shards.iter_mut().zip(&mut histories) {
             let path = self.media.path(&shard.place.dir);
-            let (index, history) = shard.reader(&path).index(&lineage)?;
-            shard.found.index = index;
-            shard.found.full_seq = history.full_seq;
+            // A shard that is ahead of the others is read once more, without the epochs that did not happen.
+            if history.at.is_some_and(|at| at > self.resume) {
+                let again = shard.reader(&path).read(&lineage)?;
+                (shard.found.index, *history) = (again.index, again.history);
+                shard.found.full_seq = history.full_seq;
+            }
+            shard.reader(&path).check(&shard.found.index, history)?;
         }
         Ok(())
     }
