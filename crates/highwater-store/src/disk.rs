@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Name and size of the file that keeps space for a start on a full disk.
 pub(crate) const RESERVE: &str = "reserve";
-const RESERVE_BYTES: u64 = 1 << 20;
+const RESERVE_BYTES: u64 = 512 << 10;
 
 /// A directory.
 #[derive(Debug)]
