@@ -1,6 +1,8 @@
 //! What the user's closure is given: a flow to be written down.
 
+use crate::data::{Key, State};
 use crate::graph::Graph;
+use crate::operator::raw::{RawFlow, RawOutputs, RawStep};
 use crate::policy::OnError;
 use crate::source::Source;
 use crate::stream::Stream;
@@ -73,5 +75,45 @@ impl<'s> Flow<'s> {
     /// Kafka Streams' exception handlers (KIP-1034), which are of the whole application or of one node.
     pub fn on_error(&self, step: &str, policy: OnError) {
         self.graph.choose_policy(step, policy);
+    }
+
+    /// The raw hatch: puts a custom Timely operator into the flow, as a step that recovers and commits like any other.
+    ///
+    /// The contract, and why to reach for [`Logic`](crate::operator::Logic) first: [`raw`](crate::raw).
+    ///
+    /// # Shape
+    /// Nothing in, what the operator emits out. With an input: [`Stream::raw`].
+    ///
+    /// # State
+    /// One row of type `S` for each `K` that the operator writes; they come back as
+    /// [`RawStep::restored`], each on the worker that owns its key now.
+    ///
+    /// # Errors
+    /// A taken `step` name is reported with all other building errors. A row that is no longer a `(K, S)` refuses
+    /// the start.
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::prelude::*;
+    /// use highwater::raw::RawOutputs;
+    /// use highwater::raw::timely::dataflow::operators::{vec::Map, ToStream};
+    /// let items = highwater::testing::run(|flow| {
+    ///     flow.raw::<u8, (), u8>("once", |step| {
+    ///         let items = [step.restored.len() as u8].to_stream(step.flow.scope()).container::<Vec<_>>();
+    ///         let done = items.clone().flat_map(|_| None::<()>);
+    ///         RawOutputs { items, rows: done.clone(), work: done }
+    ///     })
+    /// });
+    /// assert_eq!(items, [0]);
+    /// ```
+    ///
+    /// # Source
+    /// Timely's operator builder.
+    pub fn raw<K: Key, S: State, T>(
+        &self,
+        step: &str,
+        build: impl FnOnce(RawStep<'s, K, S>) -> RawOutputs<'s, T>,
+    ) -> Stream<'s, T> {
+        RawFlow::new(self.graph.clone()).raw(step, build)
     }
 }

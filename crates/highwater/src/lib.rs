@@ -29,6 +29,7 @@ pub use data::{Data, Key, State, StepError};
 pub use error::RunError;
 pub use flow::Flow;
 pub use highwater_store::{Epoch, Execution};
+pub use operator::raw;
 pub use run::{BuildResult, Config, OnError, StopHandle, Summary, main, run};
 pub use stream::{KeyedStream, Stream};
 

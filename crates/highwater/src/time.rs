@@ -18,17 +18,25 @@ pub(crate) const EPOCH_MAX: Epoch = Epoch((1 << (64 - TICK_BITS)) - 2);
 
 /// `epoch << 20 | tick`: totally ordered, epochs first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Time(u64);
+pub struct Time(u64);
 
 impl Time {
+    /// The last time of `epoch`: what is true of an epoch as a whole is true then.
+    pub fn last_of(epoch: Epoch) -> Time {
+        Time(Time::start_of(epoch.next()).0 - 1)
+    }
+
     /// The first tick of `epoch`.
-    pub(crate) fn start_of(epoch: Epoch) -> Time {
+    ///
+    /// # Panics
+    /// If the epoch is beyond all that a store may reach.
+    pub fn start_of(epoch: Epoch) -> Time {
         assert!(epoch.0 <= EPOCH_MAX.0 + 1, "epoch {epoch} does not fit a time");
         Time(epoch.0 << TICK_BITS)
     }
 
     /// The epoch that this time belongs to.
-    pub(crate) fn epoch(self) -> Epoch {
+    pub fn epoch(self) -> Epoch {
         Epoch(self.0 >> TICK_BITS)
     }
 

@@ -12,6 +12,7 @@ mod keys;
 mod logic;
 mod map;
 mod outbox;
+pub mod raw;
 mod stateful;
 mod stateful_map;
 mod transform;

@@ -1,0 +1,310 @@
+//! The raw hatch: a custom Timely operator as a step that recovers, rescales and commits like any other.
+//!
+//! **The one place where Timely's types show.** Timely breaks its API several times a year, and what is written
+//! here breaks with it; reach for [`Logic`](crate::Logic) first. A raw step is given the rows that an earlier
+//! execution left and a writer for new ones; it gives back three streams, whose frontiers are its promises:
+//!
+//! - [`items`](RawOutputs::items): what it emits.
+//! - [`rows`](RawOutputs::rows): **an epoch commits only when this frontier has passed it.** Write the rows of an
+//!   epoch when its input is complete, while a capability of this output at that epoch is held; then drop it.
+//! - [`work`](RawOutputs::work): what is worked off, for flow control. Sources wait when it stays behind.
+//!
+//! A time is an epoch and a tick ([`Time`]); ticks are for flow control only. Rows are of whole epochs. User code
+//! that may panic goes through [`Guard::run`]: unwinding into Timely would end the run without saying where.
+
+use crate::codec::decode;
+use crate::data::{Data, Key, State, StepError};
+use crate::error::{RunError, StepFailure};
+use crate::graph::{Graph, StepKind};
+use crate::guard::{guarded, report};
+use crate::restored::PackedRows;
+use crate::route::Router;
+use crate::shared::{Cause, Shared};
+use crate::snapshot::{SnapshotRows, StepIndex};
+use crate::stream::Stream;
+pub use crate::time::Time;
+use highwater_store::Epoch;
+use std::any::type_name;
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+pub use timely;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::{Scope, StreamVec};
+
+/// The flow under construction, as Timely sees it.
+#[derive(Clone)]
+pub struct RawFlow<'s> {
+    graph: Rc<Graph<'s>>,
+}
+
+impl fmt::Debug for RawFlow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawFlow").field("worker", &self.graph.worker).finish_non_exhaustive()
+    }
+}
+
+impl<'s> RawFlow<'s> {
+    pub(crate) fn new(graph: Rc<Graph<'s>>) -> Self {
+        RawFlow { graph }
+    }
+
+    /// The scope in which operators are built.
+    pub fn scope(&self) -> Scope<'s, Time> {
+        self.graph.scope
+    }
+
+    /// The first epoch of this execution. What is older is restored, never emitted again.
+    pub fn first_epoch(&self) -> Epoch {
+        self.graph.shared.first
+    }
+
+    /// The border to user code, with the step that a panic or an error is reported for.
+    pub fn guard(&self, step: impl Into<String>) -> Guard {
+        Guard { shared: self.graph.shared.clone(), step: step.into(), worker: self.graph.worker }
+    }
+
+    /// A stream of highwater from a stream of Timely. Its items must be at times that the input's frontier allows.
+    pub fn stream<T>(&self, items: StreamVec<'s, Time, T>) -> Stream<'s, T> {
+        Stream::new(items, self.graph.clone())
+    }
+
+    /// Puts a raw step into the flow: see [`Flow::raw`](crate::Flow::raw).
+    pub fn raw<K: Key, S: State, T>(
+        &self,
+        step: &str,
+        build: impl FnOnce(RawStep<'s, K, S>) -> RawOutputs<'s, T>,
+    ) -> Stream<'s, T> {
+        let index = self.graph.declare(step, StepKind::State);
+        let restored = restore(step, &self.graph.take_states(step)).unwrap_or_else(|error| {
+            self.graph.refuse(error);
+            Vec::new()
+        });
+        let router = RefCell::new(self.graph.router.clone());
+        let rows = self.graph.rows.clone();
+        let rows = RowWriter { rows, index, router, worker: self.graph.worker, of: PhantomData };
+        let router = Route { router: self.graph.router.clone() };
+        let guard = self.guard(step);
+        let outputs = build(RawStep { flow: self.clone(), step: step.to_owned(), restored, rows, router, guard });
+        let mut declared = self.graph.declared.borrow_mut();
+        declared.closings.push(no_letters(outputs.rows));
+        declared.ends.push(outputs.work);
+        drop(declared);
+        self.stream(outputs.items)
+    }
+}
+
+/// The port of rows carries dead letters elsewhere; a raw step has none.
+fn no_letters<'s>(rows: StreamVec<'s, Time, ()>) -> crate::graph::Closing<'s> {
+    use timely::dataflow::operators::vec::Map;
+    rows.flat_map(|()| None::<crate::letter::Letter>)
+}
+
+/// Rows of an earlier execution, decoded.
+fn restore<K: Key, S: State>(step: &str, rows: &PackedRows) -> Result<Vec<(K, S)>, RunError> {
+    let mut restored = Vec::with_capacity(rows.len());
+    for (key_bytes, value) in rows.iter() {
+        let schema = |what, expected, error: StepError| RunError::Schema {
+            step: step.to_owned(),
+            what,
+            key: String::from_utf8_lossy(key_bytes).escape_debug().to_string(),
+            expected,
+            reason: error.to_string(),
+        };
+        let key = decode(key_bytes).map_err(|e| schema("key", type_name::<K>(), e))?;
+        let state = decode(value).map_err(|e| schema("state", type_name::<S>(), e))?;
+        restored.push((key, state));
+    }
+    Ok(restored)
+}
+
+/// What a raw step is built from: rows of type `(K, S)` live in the store under its name.
+pub struct RawStep<'s, K, S> {
+    /// The flow that it is part of: scope, first epoch.
+    pub flow: RawFlow<'s>,
+    /// Its name.
+    pub step: String,
+    /// The rows that this worker owns, as they stood at the end of the epoch before
+    /// [`first_epoch`](RawFlow::first_epoch), in no order. Empty at a first start, and without recovery. The number
+    /// of workers may have changed since.
+    pub restored: Vec<(K, S)>,
+    /// Where rows go.
+    pub rows: RowWriter<K, S>,
+    /// Which worker owns a key: what an exchange in front of the operator needs.
+    pub router: Route,
+    /// The border to user code.
+    pub guard: Guard,
+}
+
+impl<K, S> fmt::Debug for RawStep<'_, K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawStep").field("step", &self.step).field("restored", &self.restored.len()).finish()
+    }
+}
+
+/// What a raw step gives back: three streams, whose frontiers are its promises (see the module).
+pub struct RawOutputs<'s, T> {
+    /// What it emits.
+    pub items: StreamVec<'s, Time, T>,
+    /// The frontier behind its rows: an epoch commits only when this has passed it. Carries nothing.
+    pub rows: StreamVec<'s, Time, ()>,
+    /// The frontier behind its work, for flow control. Carries nothing. It must move tick by tick, not only when
+    /// an epoch ends, or sources soon wait for the end of the epoch.
+    pub work: StreamVec<'s, Time, ()>,
+}
+
+impl<T> fmt::Debug for RawOutputs<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawOutputs").finish_non_exhaustive()
+    }
+}
+
+/// Writes the rows of a raw step.
+pub struct RowWriter<K, S> {
+    rows: Option<SnapshotRows>,
+    index: StepIndex,
+    router: RefCell<Router>,
+    worker: usize,
+    of: PhantomData<fn(&K, &S)>,
+}
+
+impl<K, S> fmt::Debug for RowWriter<K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowWriter").field("keeps", &self.rows.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl<K: Key, S: State> RowWriter<K, S> {
+    /// Whether rows are kept: not without recovery. A step need not remember then what changed.
+    pub fn keeps(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    /// Writes what `key` is at the end of an epoch; `None` takes its row out of the store. At most once a key and
+    /// epoch. `capability` is of the output [`rows`](RawOutputs::rows), at any time in the epoch: holding it
+    /// is what keeps the epoch from being committed without this row.
+    ///
+    /// # Errors
+    /// If key or state cannot be encoded; if another worker owns the key. Pass it to [`Guard::fail`].
+    pub fn put(&self, capability: &Capability<Time>, key: &K, state: Option<&S>) -> Result<(), StepError> {
+        let Some(rows) = &self.rows else { return Ok(()) };
+        let owner = self.router.borrow_mut().worker_of(key);
+        if owner != self.worker {
+            return Err(format!("worker {} writes a row that worker {owner} owns: {key:?}", self.worker).into());
+        }
+        rows.put(self.index, capability.time().epoch(), key, state)
+    }
+}
+
+/// From a key to the worker that owns it, in this run.
+#[derive(Clone, Debug)]
+pub struct Route {
+    router: Router,
+}
+
+impl Route {
+    /// The worker that owns `key`: what `Exchange` wants.
+    pub fn worker_of<K: Key>(&mut self, key: &K) -> u64 {
+        self.router.worker_of(key) as u64
+    }
+}
+
+/// The border between operators and user code: panics and errors become the end of the run, with a place.
+#[derive(Clone)]
+pub struct Guard {
+    shared: Arc<Shared>,
+    step: String,
+    worker: usize,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("step", &self.step).finish_non_exhaustive()
+    }
+}
+
+impl Guard {
+    /// The same for another step.
+    pub fn named(&self, step: impl Into<String>) -> Guard {
+        Guard { step: step.into(), ..self.clone() }
+    }
+
+    /// Runs user code at an epoch. After a panic the run is aborted and `None` comes back: **keep a capability of
+    /// the epoch** then, so that nothing of it is ever committed.
+    pub fn run<R>(&self, epoch: Epoch, code: impl FnOnce() -> R) -> Option<R> {
+        guarded(&self.shared, &self.step, self.worker, epoch, code)
+    }
+
+    /// Runs user code inside an operator that is not ours: a panic is reported with this step, and goes on
+    /// unwinding to the worker, which leaves without another step.
+    pub fn run_within<R>(&self, code: impl FnOnce() -> R) -> R {
+        catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| {
+            // What is not committed yet is done again: the first of those epochs is the one to name.
+            let epoch = self.shared.committed().next();
+            report(&self.shared, &self.step, self.worker, epoch, None, payload.as_ref());
+            resume_unwind(payload)
+        })
+    }
+
+    /// Ends the run when everything before `epoch` is committed. Keep a capability of `epoch`.
+    pub fn fail(&self, epoch: Epoch, key: Option<String>, cause: impl Into<StepError>) {
+        let (step, cause) = (self.step.clone(), cause.into());
+        let failure = StepFailure { step, key, epoch, item: None, ranges: Vec::new(), cause };
+        self.shared.fail(epoch, Cause::Step(Box::new(failure)));
+    }
+
+    /// The epoch that fails, if one does: it and later ones will not commit, and items of them may be dropped.
+    pub fn failed(&self) -> Option<Epoch> {
+        self.shared.failed()
+    }
+}
+
+impl<'s, T: Data> Stream<'s, T> {
+    /// Puts a raw step behind this stream: [`Flow::raw`](crate::Flow::raw) with an input.
+    ///
+    /// # Shape
+    /// `T` in, what the operator emits out.
+    ///
+    /// # State
+    /// One row of type `S` for each `K` that the operator writes.
+    ///
+    /// # Errors
+    /// As [`Flow::raw`](crate::Flow::raw).
+    ///
+    /// # Example
+    /// The whole of it: `examples/raw_running_total.rs`.
+    /// ```
+    /// use highwater::prelude::*;
+    /// use highwater::raw::RawOutputs;
+    /// use highwater::raw::timely::dataflow::operators::vec::{Filter, Map};
+    /// // Keeps nothing: all three promises follow the input.
+    /// let odd = highwater::testing::run(|flow| {
+    ///     flow.source("in", list(1..=4)).raw::<u8, (), _>("odd", |items, _step| {
+    ///         let done = items.clone().flat_map(|_| None::<()>);
+    ///         RawOutputs { items: items.filter(|n| n % 2 == 1), rows: done.clone(), work: done }
+    ///     })
+    /// });
+    /// assert_eq!(odd, [1, 3]);
+    /// ```
+    ///
+    /// # Source
+    /// Timely's `unary_frontier`, with what it leaves to its user: rows that survive.
+    pub fn raw<K: Key, S: State, U>(
+        self,
+        step: &str,
+        build: impl FnOnce(StreamVec<'s, Time, T>, RawStep<'s, K, S>) -> RawOutputs<'s, U>,
+    ) -> Stream<'s, U> {
+        let (items, flow) = self.into_raw();
+        flow.raw(step, |step| build(items, step))
+    }
+}
+
+impl<'s, T> Stream<'s, T> {
+    /// Timely's stream behind this one, and the flow that it is part of.
+    pub fn into_raw(self) -> (StreamVec<'s, Time, T>, RawFlow<'s>) {
+        (self.items, RawFlow::new(self.graph))
+    }
+}
