@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// from beside it within its own module. ARCHITECTURE.md draws the same.
 const FLOORS: [&[&str]; 11] = [
     &["data", "policy", "time"],
-    &["clock", "codec", "error"],
-    &["letter", "restored", "route", "shared", "stash"],
+    &["clock", "codec", "error", "shape"],
+    &["evolution", "letter", "restored", "route", "shared", "stash"],
     &["guard", "snapshot"],
     &["graph"],
     &["recovery", "stream"],

@@ -19,6 +19,9 @@ struct Options {
     /// Names of the counting steps, in order.
     #[arg(long, value_delimiter = ',', default_value = "tally")]
     steps: Vec<String>,
+    /// Counts in floats: what an earlier run stored has another type.
+    #[arg(long)]
+    float: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -65,6 +68,22 @@ fn save<S: Serializer>(last: &str, serializer: S) -> Result<S::Ok, S::Error> {
         eprintln!("saved slowly");
     });
     serializer.serialize_str(last)
+}
+
+/// A tally of a later version, whose type has changed.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct FloatTally {
+    count: f64,
+    last: String,
+}
+
+impl FloatTally {
+    fn take(&mut self, mut item: Item) -> Item {
+        self.count += 1.0;
+        self.last.clone_from(&item.word);
+        item.counts.push(self.count as u64);
+        item
+    }
 }
 
 /// Recursion without end, which no optimiser may take away.
@@ -118,7 +137,10 @@ fn main() -> ExitCode {
                 (key.to_owned(), Item { word: word.to_owned(), counts: Vec::new() })
             });
         for step in &options.steps {
-            items = items.try_stateful_map(step, Tally::default, Tally::take);
+            items = match options.float {
+                false => items.try_stateful_map(step, Tally::default, Tally::take),
+                true => items.stateful_map(step, FloatTally::default, FloatTally::take),
+            };
         }
         items.into_stream().map(|(key, item)| Row { key, item }).sink("out", Lines::to(&options.output));
     })

@@ -38,6 +38,25 @@ fn c9_a_renamed_or_removed_step_is_refused_and_its_state_dropped_only_when_asked
 }
 
 #[test]
+fn c8_a_changed_state_type_is_refused_until_it_is_said_what_shall_become_of_it() {
+    let bed = counted();
+    let before = bed.text("out");
+    let line = "in --output out -r st -w 3 --steps first,second --float";
+    for _ in 0..2 {
+        let ended = bed.run_faulty(line);
+        let parts =
+            ["\"first\"", "count was u64 and is f64", "--accept-shape first", "--drop-state first", "[exit 78]"];
+        says(ended.code(78), &parts);
+        assert_eq!(bed.text("out"), before, "nothing is touched");
+    }
+    bed.run_faulty(&format!("{line} --accept-shape first --drop-state second")).code(0);
+    assert_eq!(last_line(&bed), "a y 3 1");
+    bed.append("in", "a z\n");
+    bed.run_faulty(&format!("{line} --rename-step second=third").replace("second --float", "third --float")).code(0);
+    assert_eq!(last_line(&bed), "a z 4 2");
+}
+
+#[test]
 fn c9_an_added_step_starts_empty_and_the_order_has_no_effect() {
     let bed = counted();
     bed.run_faulty("in --output out -r st --steps second,between,first").code(0);

@@ -77,6 +77,34 @@ impl StoreGuard {
 }
 
 impl Store {
+    /// Gives a stored step, and what stands beside it, another name: at once in what is read, durably at the start. A
+    /// step that has its new name already is left alone, so that a start can be repeated.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOption`] if there is no such step, or another has the new name.
+    pub fn rename_step(&mut self, old: &str, new: &str) -> Result<(), StoreError> {
+        let stored = |name: &str| self.manifest.steps.iter().any(|step| step.name == name);
+        let what = match (stored(old), stored(new)) {
+            (true, false) => {
+                let renamed = |name: &str, end: char| {
+                    let rest = name.strip_prefix(old).filter(|rest| rest.is_empty() || rest.starts_with(end));
+                    rest.map(|rest| format!("{new}{rest}"))
+                };
+                for step in &mut self.manifest.steps {
+                    step.name = renamed(&step.name, '#').unwrap_or_else(|| std::mem::take(&mut step.name));
+                }
+                for claim in &mut self.manifest.claims {
+                    *claim = renamed(claim, '=').unwrap_or_else(|| std::mem::take(claim));
+                }
+                return Ok(());
+            }
+            (false, true) => return Ok(()),
+            (false, false) => format!("there is no step \"{old}\" to rename"),
+            (true, true) => format!("there are both a step \"{old}\" and a step \"{new}\""),
+        };
+        Err(StoreError::BadOption { path: self.media.path(""), what })
+    }
+
     /// Makes the next execution durable, rescales if the number of shards differs, and hands out the shards.
     ///
     /// # Errors

@@ -1,11 +1,26 @@
 //! Bytes at rest: keys, states and positions.
 //!
 //! Keys are MessagePack with structs as arrays, values MessagePack with field names, so that a
-//! field can be added and a tool without the user's types can print them. The key encoding is part
-//! of the store format: it routes, and it never changes. Nothing may remain after decoding.
+//! field can be added and a tool without the user's types can print them; or postcard, where a step
+//! chooses it. The key encoding is part of the store format: it routes, and it never changes.
+//! Nothing may remain after decoding.
 
 use crate::data::StepError;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// How the states of a step are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Codec {
+    /// [MessagePack](https://msgpack.org) with the names of fields and variants: fields with a default
+    /// can be added, fields can change places, and tools can read it without the type.
+    #[default]
+    MessagePack,
+    /// [postcard](https://postcard.jamesmunns.com): smaller and faster, nothing but the values. Any change
+    /// of the type needs a migration.
+    Postcard,
+}
 
 /// Appends the frozen encoding of a key.
 pub(crate) fn encode_key<K: Serialize + ?Sized>(key: &K, out: &mut Vec<u8>) -> Result<(), StepError> {
@@ -15,6 +30,28 @@ pub(crate) fn encode_key<K: Serialize + ?Sized>(key: &K, out: &mut Vec<u8>) -> R
 /// Appends the encoding of a state or position.
 pub(crate) fn encode_value<S: Serialize>(value: &S, out: &mut Vec<u8>) -> Result<(), StepError> {
     Ok(value.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map())?)
+}
+
+/// Appends a state as its step wants it.
+pub(crate) fn encode_state<S: Serialize>(codec: Codec, state: &S, out: &mut Vec<u8>) -> Result<(), StepError> {
+    match codec {
+        Codec::MessagePack => encode_value(state, out),
+        Codec::Postcard => {
+            *out = postcard::to_extend(state, std::mem::take(out))?;
+            Ok(())
+        }
+    }
+}
+
+/// Decodes a state; refuses bytes that remain.
+pub(crate) fn decode_state<S: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<S, StepError> {
+    match codec {
+        Codec::MessagePack => decode(bytes),
+        Codec::Postcard => match postcard::take_from_bytes(bytes)? {
+            (state, []) => Ok(state),
+            (_, rest) => Err(format!("{} bytes remain after it", rest.len()).into()),
+        },
+    }
 }
 
 /// Decodes a key or a value; refuses bytes that remain.

@@ -372,6 +372,20 @@ pub enum RunError {
         /// What the decoder said.
         reason: String,
     },
+    /// What is stored has another shape than the type of today.
+    #[error("step {step:?}: its stored {what} has another shape: {change}; it was {was}, and is {is}")]
+    ShapeChanged {
+        /// The step.
+        step: String,
+        /// `state` or `key`.
+        what: &'static str,
+        /// The stored shape.
+        was: String,
+        /// The shape that this build has.
+        is: String,
+        /// The first place where they differ.
+        change: String,
+    },
     /// The recovery store refused or failed.
     #[error("{error}")]
     Store {
@@ -396,7 +410,7 @@ impl RunError {
             | RunError::Source { kept, .. }
             | RunError::Sink { kept, .. } => Some(*kept),
             RunError::Store { kept, .. } => *kept,
-            RunError::Build(_) | RunError::Schema { .. } | RunError::Start(_) => None,
+            RunError::Build(_) | RunError::Schema { .. } | RunError::ShapeChanged { .. } | RunError::Start(_) => None,
         }
     }
 }

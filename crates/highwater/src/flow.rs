@@ -1,6 +1,8 @@
 //! What the user's closure is given: a flow to be written down.
 
+use crate::codec::Codec;
 use crate::data::{Key, State};
+use crate::evolution::Migration;
 use crate::graph::Graph;
 use crate::operator::raw::{RawFlow, RawOutputs, RawStep};
 use crate::policy::OnError;
@@ -115,5 +117,71 @@ impl<'s> Flow<'s> {
         build: impl FnOnce(RawStep<'s, K, S>) -> RawOutputs<'s, T>,
     ) -> Stream<'s, T> {
         RawFlow::new(self.graph.clone()).raw(step, build)
+    }
+
+    /// Chooses how the states of the stateful step `step` are written, before the step is written down.
+    ///
+    /// # Shape
+    /// Nothing changes for items. What an earlier run wrote with another codec is read with that one, and written anew
+    /// in the first epoch.
+    ///
+    /// # Errors
+    /// If no stateful step of this name follows, with all other building errors.
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::{Codec, prelude::*};
+    /// let sums = highwater::testing::run(|flow| {
+    ///     flow.encode_states("sum", Codec::Postcard);
+    ///     let items = flow.source("in", list([('a', 1), ('a', 2)]));
+    ///     items.into_keyed().stateful_map("sum", || 0, |sum, n| { *sum += n; *sum }).into_stream()
+    /// });
+    /// assert_eq!(sums, [('a', 1), ('a', 3)]);
+    /// ```
+    ///
+    /// # Source
+    /// Serialisers by state, as Flink has them.
+    pub fn encode_states(&self, step: &str, codec: Codec) {
+        self.graph.evolve(step, |evolution| evolution.codec = Some(codec));
+    }
+
+    /// Declares how states of `step` that an earlier build stored as `Old` become those of today, before the step is
+    /// written down. Any number of earlier types may have a migration each: the stored shape tells which is meant.
+    ///
+    /// # Shape
+    /// One `New` out of one `Old`. Called once per stored key, on the worker that owns it, before the first record, and
+    /// only if what is stored has the shape of `Old` and not that of `New`.
+    ///
+    /// # State
+    /// All states of the step are written anew in the first epoch. A crash before it is committed leaves the old ones.
+    ///
+    /// # Errors
+    /// If no stateful step of this name with states of type `New` follows, with all other building errors.
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::prelude::*;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Cents { cents: u32 }
+    ///
+    /// #[derive(Serialize, Deserialize, Default)]
+    /// struct Money { cents: u64, currency: String }
+    ///
+    /// let spent = highwater::testing::run(|flow| {
+    ///     flow.migrate("spent", |old: Cents| Money { cents: old.cents.into(), currency: "EUR".into() });
+    ///     flow.source("in", list([('a', 1), ('a', 2)]))
+    ///         .into_keyed()
+    ///         .stateful_map("spent", Money::default, |money, cents| { money.cents += cents; money.cents })
+    ///         .into_stream()
+    /// });
+    /// assert_eq!(spent, [('a', 1), ('a', 3)]);
+    /// ```
+    ///
+    /// # Source
+    /// State schema evolution of Flink, where it is tied to the serialiser.
+    pub fn migrate<Old: State, New: State>(&self, step: &str, migrate: impl Fn(Old) -> New + 'static) {
+        self.graph.evolve(step, |evolution| evolution.migrations.push(Migration::new(migrate)));
     }
 }

@@ -1,6 +1,7 @@
 //! The flow under construction on one worker: steps so far, restored rows in, snapshots out.
 
 use crate::error::{BuildError, RunError};
+use crate::evolution::Evolution;
 use crate::letter::Letter;
 use crate::policy::OnError;
 use crate::restored::{PackedRows, RestoredPositions, RestoredStates};
@@ -39,6 +40,8 @@ pub(crate) enum StepKind {
     State,
     Sink,
     Count,
+    /// The schema of a step's states.
+    Schema,
 }
 
 impl StepKind {
@@ -48,6 +51,7 @@ impl StepKind {
             StepKind::State => "state",
             StepKind::Sink => "sink",
             StepKind::Count => "count",
+            StepKind::Schema => "schema",
         }
     }
 }
@@ -58,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) line_bytes_max: usize,
     pub(crate) accept_new_input: bool,
     pub(crate) rewind_sinks: Vec<String>,
+    pub(crate) accept_shapes: Vec<String>,
     /// Where dead letters go.
     pub(crate) dead_letters: Option<PathBuf>,
     /// Dead letters, mended, that are fed in again.
@@ -89,6 +94,7 @@ pub(crate) struct Graph<'s> {
     pub(crate) processed: ProbeHandle<Time>,
     pub(crate) declared: RefCell<Declared<'s>>,
     states: RefCell<RestoredStates>,
+    evolutions: RefCell<HashMap<String, Evolution>>,
     policies: RefCell<BTreeMap<String, Policy>>,
 }
 
@@ -120,12 +126,13 @@ pub(crate) struct Declared<'s> {
 }
 
 impl Declared<'_> {
-    /// Whether `name` is what highwater calls something beside a step: what it skipped, what comes again, or
+    /// Whether `name` is what highwater calls something beside a step: what it skipped, what comes again, the schema of its states, or
     /// the file of dead letters.
     fn is_ours(&self, name: &str, kind: StepKind) -> bool {
         let step = match kind {
             StepKind::Count => name.strip_suffix("#skipped"),
             StepKind::Source => name.strip_suffix("#retry"),
+            StepKind::Schema => name.strip_suffix("#schema"),
             StepKind::Sink => return name == DEAD_LETTERS,
             StepKind::State => None,
         };
@@ -161,6 +168,7 @@ impl<'s> Graph<'s> {
             processed: ProbeHandle::new(),
             declared: RefCell::default(),
             states: RefCell::new(parts.states),
+            evolutions: RefCell::default(),
             policies: RefCell::default(),
         })
     }
@@ -216,6 +224,24 @@ impl<'s> Graph<'s> {
     /// The states that this worker restores for `step`. Each step takes its own, once.
     pub(crate) fn take_states(&self, step: &str) -> PackedRows {
         self.states.borrow_mut().0.remove(step).unwrap_or_default()
+    }
+
+    /// Notes how the states of a step that is yet to come are kept.
+    pub(crate) fn evolve(&self, step: &str, note: impl FnOnce(&mut Evolution)) {
+        note(self.evolutions.borrow_mut().entry(step.to_owned()).or_default());
+    }
+
+    /// How the states of `step` are kept. Each step takes its own, once.
+    pub(crate) fn take_evolution(&self, step: &str) -> Evolution {
+        self.evolutions.borrow_mut().remove(step).unwrap_or_default()
+    }
+
+    /// Says of which steps something was said that nobody took. Called when the flow is built.
+    pub(crate) fn check_evolutions(&self) {
+        for (step, _) in self.evolutions.borrow_mut().drain() {
+            let reason = "a codec or migration was given for it, but no stateful step of this name follows".to_owned();
+            self.declared.borrow_mut().errors.push(BuildError::Step { step, reason });
+        }
     }
 
     /// Refuses the start.

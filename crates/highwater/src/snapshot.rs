@@ -3,7 +3,7 @@
 //! A step encodes its changed keys straight into the buffer of their epoch; the recovery writer
 //! takes the buffer when the epoch closes. Rows never travel through the dataflow.
 
-use crate::codec::{encode_key, encode_value};
+use crate::codec::{Codec, encode_key, encode_state};
 use crate::data::StepError;
 use crate::route::Router;
 use highwater_store::{Epoch, Rows, StepId};
@@ -41,7 +41,7 @@ impl SnapshotRows {
     /// Adds the state of `key` at the end of `epoch`; `None` means that it was discarded.
     pub(crate) fn put<K: Serialize + ?Sized, S: Serialize>(
         &self,
-        step: StepIndex,
+        (step, codec): (StepIndex, Codec),
         epoch: Epoch,
         key: &K,
         state: Option<&S>,
@@ -52,7 +52,9 @@ impl SnapshotRows {
         let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
         let (id, group) = (self.id(step), router.group(bytes));
         match state {
-            Some(state) => rows.put_with(id, group, |out| out.extend_from_slice(bytes), |out| encode_value(state, out)),
+            Some(state) => {
+                rows.put_with(id, group, |out| out.extend_from_slice(bytes), |out| encode_state(codec, state, out))
+            }
             None => {
                 rows.remove(id, group, bytes);
                 Ok(())

@@ -4,11 +4,13 @@
 //! that they changed are snapshotted when it is closed (nothing in it can come). What a step does
 //! with an item is its [`Logic`], a plain value that knows nothing of all this.
 
+use crate::codec::Codec;
 use crate::data::{Data, Key, StepError};
 use crate::error::{StepFailure, excerpt};
 use crate::graph::{Graph, StepKind};
 use crate::guard::report;
 use crate::letter::{Content, Letter};
+use crate::operator::beginning::{Beginning, First};
 use crate::operator::counter::Counter;
 use crate::operator::keys::Keys;
 use crate::operator::logic::{Context, Logic, Next, can_fail};
@@ -46,18 +48,16 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     let graph = stream.graph.clone();
     let index = graph.declare(step, StepKind::State);
     let skipped = can_fail::<L::Error>().then(|| Counter::new(&graph, &format!("{step}#skipped")));
-    let keys = Keys::restore(step, &graph.take_states(step)).unwrap_or_else(|error| {
-        graph.refuse(error);
-        Keys::new()
-    });
+    let Beginning { keys, codec, first } = Beginning::of(&graph, step);
     let running = Running { keys, logic, skipped };
     let driver = Driver {
         policy: if can_fail::<L::Error>() { graph.policy(step) } else { Rc::default() },
         letters: None,
         graph_worker: graph.worker,
         step: step.to_owned(),
-        index,
+        rows_as: (index, codec),
         running,
+        first,
         held: Vec::new(),
         rows_held: None,
         snapshot: None,
@@ -93,7 +93,11 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
     driver.letters = Some(Output::from(letters));
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let (shared, rows) = (graph.shared.clone(), graph.rows.clone());
-    builder.build(move |_capabilities| {
+    builder.build(move |capabilities| {
+        if driver.first.is_some() {
+            let rows = capabilities.into_iter().nth(ROWS).map(|rows| rows.delayed(&Time::start_of(shared.first)));
+            driver.rows_held = rows.map(|rows| (shared.first, rows));
+        }
         let mut stash = Stash::default();
         let mut outbox = Outbox::default();
         move |frontiers| {
@@ -158,8 +162,11 @@ struct Driver<K: Key, V: Data, L: Logic<K, V>> {
     step: String,
     policy: Rc<Cell<OnError>>,
     letters: Option<Output<Letter>>,
-    index: StepIndex,
+    /// The step in the rows, and how its states are written.
+    rows_as: (StepIndex, Codec),
     running: Running<K, L::State, L>,
+    /// What is written in the first epoch, whatever comes.
+    first: Option<First>,
     /// After a failure: capabilities of its epoch, so that it never commits.
     held: Vec<Capability<Time>>,
     /// The open epoch, if it has changed states, and the capability to write them.
@@ -190,7 +197,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         let mut emitted = Vec::new();
         let mut current = None;
         let Running { keys, logic, skipped } = &mut self.running;
-        let (snapshot, index) = (&self.snapshot, self.index);
+        let (snapshot, rows_as) = (&self.snapshot, self.rows_as);
         let keep_item = can_fail::<L::Error>();
         let on_error = self.policy.get();
         let keep_state = keep_item && on_error != OnError::Fail;
@@ -202,7 +209,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                 current = Some(hash);
                 let mut found = keys.find(hash, &key);
                 if let (Some((due, _)), Some(rows)) = (snapshot, env.rows)
-                    && let Err((key, cause)) = found.settle(epoch, |key, state| rows.put(index, *due, key, state))
+                    && let Err((key, cause)) = found.settle(epoch, |key, state| rows.put(rows_as, *due, key, state))
                 {
                     failure = Some((*due, key, None, cause));
                     break;
@@ -298,6 +305,9 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
             return;
         }
         self.write_snapshot(usize::MAX, env);
+        if let (Some(first), Some(rows)) = (self.first.take(), env.rows) {
+            first.write(changed, rows);
+        }
         self.running.keys.end_epoch(changed);
         self.snapshot = Some((changed, capability));
     }
@@ -305,8 +315,8 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
     /// Writes up to `keys` of the snapshot; lets go of its epoch when it is whole. Answers whether there is more.
     fn write_snapshot(&mut self, keys: usize, env: Env<'_>) -> bool {
         let (Some((epoch, _)), Some(rows)) = (&self.snapshot, env.rows) else { return false };
-        let (epoch, index, states) = (*epoch, self.index, &mut self.running.keys);
-        let write = || states.write_due(keys, |key, state| rows.put(index, epoch, key, state));
+        let (epoch, rows_as, states) = (*epoch, self.rows_as, &mut self.running.keys);
+        let write = || states.write_due(keys, |key, state| rows.put(rows_as, epoch, key, state));
         match catch_unwind(AssertUnwindSafe(write)) {
             Ok(Ok(false)) => return true,
             Ok(Ok(true)) => self.snapshot = None,

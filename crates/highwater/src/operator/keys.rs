@@ -10,6 +10,7 @@
 use crate::codec::decode;
 use crate::data::{Key, State, StepError};
 use crate::error::RunError;
+use crate::evolution::Reading;
 use crate::restored::PackedRows;
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -91,7 +92,7 @@ impl<K: Key, S: State> Keys<K, S> {
     }
 
     /// The keys that an earlier execution left.
-    pub(crate) fn restore(step: &str, rows: &PackedRows) -> Result<Self, RunError> {
+    pub(crate) fn restore(step: &str, rows: &PackedRows, reading: &Reading<S>) -> Result<Self, RunError> {
         let mut keys = Self::new();
         keys.table.reserve(rows.len(), |slot| slot.hash);
         for (key_bytes, value) in rows.iter() {
@@ -103,12 +104,21 @@ impl<K: Key, S: State> Keys<K, S> {
                 reason: error.to_string(),
             };
             let key: K = decode(key_bytes).map_err(|e| schema("key", std::any::type_name::<K>(), e))?;
-            let state: S = decode(value).map_err(|e| schema("state", std::any::type_name::<S>(), e))?;
+            let state: S = reading.decode(value).map_err(|e| schema("state", std::any::type_name::<S>(), e))?;
             let hash = keys.hash(&key);
             let slot = keys.find(hash, &key).slot;
             (slot.state, slot.stored) = (Some(state), true);
         }
         Ok(keys)
+    }
+
+    /// Every key is to be written anew, in `epoch`.
+    pub(crate) fn touch_all(&mut self, epoch: Epoch) {
+        self.dirty.clear();
+        for slot in &mut self.table {
+            slot.changed = Some(epoch);
+            self.dirty.push(slot.hash);
+        }
     }
 
     /// The hash of a key in this table, and nowhere else.

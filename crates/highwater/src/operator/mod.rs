@@ -1,5 +1,6 @@
 //! Operators, one file each. Those with state are a [`Logic`] under the one driver in `driver.rs`.
 
+mod beginning;
 pub(crate) mod counter;
 mod driver;
 pub(crate) mod fallible;

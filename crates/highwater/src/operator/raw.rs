@@ -12,7 +12,7 @@
 //! A time is an epoch and a tick ([`Time`]); ticks are for flow control only. Rows are of whole epochs. User code
 //! that may panic goes through [`Guard::run`]: unwinding into Timely would end the run without saying where.
 
-use crate::codec::decode;
+use crate::codec::{Codec, decode};
 use crate::data::{Data, Key, State, StepError};
 use crate::error::{RunError, StepFailure};
 use crate::graph::{Graph, StepKind};
@@ -195,7 +195,7 @@ impl<K: Key, S: State> RowWriter<K, S> {
         if owner != self.worker {
             return Err(format!("worker {} writes a row that worker {owner} owns: {key:?}", self.worker).into());
         }
-        rows.put(self.index, capability.time().epoch(), key, state)
+        rows.put((self.index, Codec::MessagePack), capability.time().epoch(), key, state)
     }
 }
 

@@ -18,7 +18,9 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
     ///
     /// # Errors
     /// A taken `step` name is reported with all other building errors, before a record is read.
-    /// [`RunError::Schema`](crate::RunError::Schema) on resume, before the first item, if a snapshot is no longer an `S`.
+    /// On resume, before the first item: [`RunError::ShapeChanged`](crate::RunError::ShapeChanged) if `K` or `S` is not what
+    /// was stored and no [migration](crate::Flow::migrate) fits; [`RunError::Schema`](crate::RunError::Schema) if a snapshot
+    /// does not decode.
     ///
     /// # Example
     /// ```

@@ -76,6 +76,14 @@ struct EngineArgs {
     #[arg(long, env = "HIGHWATER_DROP_STATE", value_name = "STEP")]
     drop_state: Vec<String>,
 
+    /// Take the stored states of a step as they decode, whatever their shape was (repeatable)
+    #[arg(long, env = "HIGHWATER_ACCEPT_SHAPE", value_name = "STEP")]
+    accept_shape: Vec<String>,
+
+    /// Give the stored step OLD the name NEW (repeatable)
+    #[arg(long, env = "HIGHWATER_RENAME_STEP", value_name = "OLD=NEW", value_parser = renaming)]
+    rename_step: Vec<(String, String)>,
+
     /// Take an output although it does not fit DIR, and cut it back or start it over (repeatable)
     #[arg(long, env = "HIGHWATER_REWIND_SINK", value_name = "STEP")]
     rewind_sink: Vec<String>,
@@ -158,6 +166,8 @@ impl EngineArgs {
             fresh: self.fresh,
             accept_new_input: self.accept_new_input,
             drop_steps: self.drop_state,
+            accept_shapes: self.accept_shape,
+            rename_steps: self.rename_step,
             rewind_sinks: self.rewind_sink,
             ..Config::new(flow)
         }
@@ -221,6 +231,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 1s, 10ms or 1h, or 0"))
+}
+
+fn renaming(text: &str) -> Result<(String, String), String> {
+    let (old, new) = text.split_once('=').ok_or("write it as OLD=NEW")?;
+    Ok((old.to_owned(), new.to_owned()))
 }
 
 fn bytes(text: &str) -> Result<usize, String> {

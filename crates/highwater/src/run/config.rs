@@ -60,6 +60,10 @@ pub struct Config {
     pub accept_new_input: bool,
     /// Steps whose stored state is to be dropped, by name.
     pub drop_steps: Vec<String>,
+    /// Steps whose stored states are to be taken as they decode, whatever their shape was, by name.
+    pub accept_shapes: Vec<String>,
+    /// Steps that have another name now: the stored name, and the name in this flow.
+    pub rename_steps: Vec<(String, String)>,
     /// Sinks whose output is to be cut back or started over although it does not fit the store, by name.
     pub rewind_sinks: Vec<String>,
     /// Stops the run; clone it before the run begins.
@@ -91,6 +95,8 @@ impl Config {
             fresh: false,
             accept_new_input: false,
             drop_steps: Vec::new(),
+            accept_shapes: Vec::new(),
+            rename_steps: Vec::new(),
             rewind_sinks: Vec::new(),
             stop: StopHandle::default(),
         }

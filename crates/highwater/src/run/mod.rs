@@ -15,7 +15,7 @@ pub use program::main;
 use crate::data::StepError;
 use crate::error::{BuildError, RunError};
 use crate::flow::Flow;
-use crate::graph::Settings;
+use crate::graph::{Settings, StepKind};
 use crate::recovery::load::load;
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
@@ -147,6 +147,7 @@ where
             line_bytes_max: config.line_bytes_max,
             accept_new_input: config.accept_new_input,
             rewind_sinks: config.rewind_sinks.clone(),
+            accept_shapes: config.accept_shapes.clone(),
             dead_letters: config.dead_letters.clone(),
             retry: config.retry.clone(),
         }),
@@ -197,29 +198,42 @@ fn open(config: &Config) -> Result<Opened, RunError> {
             "{workers} workers are more than the {groups} key groups that this store was made with"
         )));
     }
+    for (old, new) in &config.rename_steps {
+        store.rename_step(old, new).map_err(failed)?;
+    }
+    let dropped = with_what_is_beside(&config.drop_steps, &store);
     let router = Router::new(groups, config.workers);
-    let (states, positions) = load(&mut store, &router, config.workers).map_err(failed)?;
+    let (states, positions) = load(&mut store, &router, config.workers, &dropped).map_err(failed)?;
     if store.resume() >= crate::time::EPOCH_MAX {
         return Err(failed(StoreError::EpochsExhausted { path: dir.clone(), at: store.resume() }));
     }
     Ok(Opened { store: Some(store), router, states, positions })
 }
 
-/// The steps to drop, each together with the count of what it skipped: that is no step of the user's.
-fn with_counts(drop_steps: &[String], store: &Store) -> Vec<String> {
-    let stored = |name: &String| store.steps().iter().any(|step| step.name == *name);
-    let beside = |step: &String| [format!("{step}#skipped"), format!("{step}#retry"), format!("{step}#retry#skipped")];
-    let counts = drop_steps.iter().flat_map(beside).filter(stored);
-    drop_steps.iter().cloned().chain(counts).collect()
+/// The step that something stands beside, as the count of what it skipped or the schema of its states.
+fn beside(name: &str) -> Option<&str> {
+    name.split_once('#').map(|(step, _)| step).filter(|step| !step.is_empty())
 }
 
-/// An error that names a step, but not its count beside it.
+/// The steps to drop, each together with what stands beside it: that is no step of the user's.
+fn with_what_is_beside(drop_steps: &[String], store: &Store) -> Vec<String> {
+    let dropped = |name: &&String| beside(name).is_some_and(|step| drop_steps.iter().any(|other| other == step));
+    let stored = store.steps().iter().map(|step| &step.name);
+    drop_steps.iter().chain(stored.filter(dropped)).cloned().collect()
+}
+
+/// What stands in the store beside a step of the flow, and is not needed by it today: kept, since it may be again.
+fn still_beside(store: &Store, flow: &[(String, StepKind)]) -> Vec<(String, String)> {
+    let has = |name: &str| flow.iter().any(|(step, _)| step == name);
+    let kept = store.steps().iter().filter(|step| !has(&step.name) && beside(&step.name).is_some_and(has));
+    kept.map(|step| (step.name.clone(), step.kind.clone())).collect()
+}
+
+/// An error that names a step, but not what stands beside it.
 fn by_step(mut error: StoreError) -> StoreError {
     if let StoreError::Orphans { steps, .. } = &mut error {
         let all = steps.clone();
-        let beside =
-            |name: &str| name.strip_suffix("#skipped").or_else(|| name.strip_suffix("#retry")).map(str::to_owned);
-        steps.retain(|name| beside(name).is_none_or(|step| !all.contains(&step)));
+        steps.retain(|name| beside(name).is_none_or(|step| !all.iter().any(|other| other == step)));
     }
     error
 }
@@ -248,14 +262,15 @@ impl Running<'_> {
         let mut shards = Vec::new();
         let mut ids = Vec::new();
         if let Some(store) = store {
-            let steps = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect();
-            let drop_steps = with_counts(&self.config.drop_steps, &store);
+            let ours = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned()));
+            let steps = ours.chain(still_beside(&store, &flow.steps)).collect();
+            let drop_steps = with_what_is_beside(&self.config.drop_steps, &store);
             let plan = StartPlan { shards: self.config.workers, steps, claims: flow.claims, drop_steps };
             let started = store.start(plan).map_err(|error| RunError::Store { error: by_step(error), kept: None })?;
             tracing::debug!(execution = started.execution.0, epoch = started.resume.0, "flow started");
             self.execution = Some(started.execution);
             self.guard = Some(started.guard);
-            ids = started.steps.iter().map(|step| step.id).collect();
+            ids = started.steps.iter().take(flow.steps.len()).map(|step| step.id).collect();
             shards = started.shards.into_iter().map(Some).collect();
         }
         gate.go(Go { ids, shards: Mutex::new(shards) });

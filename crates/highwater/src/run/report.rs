@@ -32,7 +32,7 @@ pub(crate) fn exit_code(error: &RunError) -> u8 {
         RunError::Build(_) => 64,
         RunError::BadRecord { .. } | RunError::Step { .. } => 65,
         RunError::Panic { .. } | RunError::Start(_) => 70,
-        RunError::Schema { .. } => 78,
+        RunError::Schema { .. } | RunError::ShapeChanged { .. } => 78,
         RunError::Source { error, .. } => match error {
             SourceError::Unfit(_) => 64,
             SourceError::NoInput { .. } => 66,
@@ -141,9 +141,14 @@ fn with_causes(error: &RunError) -> String {
 
 fn kept(error: &RunError) -> String {
     match (error, error.kept()) {
-        (RunError::Build(_) | RunError::Schema { .. } | RunError::Start(_) | RunError::Store { .. }, None) => {
-            "Nothing was read or written".to_owned()
-        }
+        (
+            RunError::Build(_)
+            | RunError::Schema { .. }
+            | RunError::ShapeChanged { .. }
+            | RunError::Start(_)
+            | RunError::Store { .. },
+            None,
+        ) => "Nothing was read or written".to_owned(),
         (_, None) => String::new(),
         (RunError::Source { error: SourceError::NoInput { .. }, .. }, Some(Kept::Nothing))
         | (RunError::Sink { error: SinkError::Create { .. } | SinkError::Foreign { .. }, .. }, Some(Kept::Nothing)) => {
@@ -179,6 +184,16 @@ fn advice(error: &RunError) -> String {
         RunError::Schema { .. } => {
             "Use the build that wrote it, or the type it had then, or start over with --fresh".to_owned()
         }
+        RunError::ShapeChanged { step, what, .. } => {
+            let step = quoted(step.as_ref());
+            let give_up = format!("give it up with --drop-state {step}, or use the build that wrote it");
+            match *what {
+                "key" => format!("Keep the key as it was, {give_up}"),
+                _ => format!(
+                    "Declare a migration (flow.migrate), take it as it decodes with --accept-shape {step}, {give_up}"
+                ),
+            }
+        }
         RunError::Start(_) => "Try again, with fewer workers if threads are short".to_owned(),
         RunError::Store { .. } => String::new(),
         RunError::Source { error, .. } => match error {
@@ -212,7 +227,7 @@ fn advice(error: &RunError) -> String {
 /// Whether the same command can go on, now or after what the advice says.
 fn goes_on(error: &RunError) -> bool {
     match error {
-        RunError::Build(_) | RunError::Schema { .. } => false,
+        RunError::Build(_) | RunError::Schema { .. } | RunError::ShapeChanged { .. } => false,
         RunError::Source { error, .. } => !matches!(error, SourceError::Unfit(_) | SourceError::NoInput { .. }),
         RunError::Sink { error, .. } => !matches!(error, SinkError::Create { .. } | SinkError::Foreign { .. }),
         RunError::Store { .. } => matches!(exit_code(error), 74 | 75),

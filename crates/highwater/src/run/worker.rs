@@ -170,6 +170,7 @@ impl Run<'_> {
                 graph.declared.borrow_mut().errors.push(BuildError::Flow(error.to_string()));
             }
             dead_letters(&graph);
+            graph.check_evolutions();
             let ends = std::mem::take(&mut graph.declared.borrow_mut().ends);
             let work = scope.concatenate(ends).probe_with(&graph.processed);
             let (commit, writer) = match rows {
