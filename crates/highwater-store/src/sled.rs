@@ -36,12 +36,22 @@ const CLOSING_MAX: Duration = Duration::from_secs(10);
 /// A log that lies in a sled database.
 pub(crate) struct SledLog {
     db: sled::Db,
-    /// The file of the database, for a sync that holds.
-    file: File,
+    /// The file of the database, for a sync that holds. Dropped after the database.
+    file: Reserved,
     /// The length that is kept allocated, since sled cuts free segments off the end.
     reserved: u64,
     /// Where sled puts what it thinks too large; it never syncs these.
     blobs: PathBuf,
+}
+
+/// A file that is longer than what it holds, until it is let go of.
+struct Reserved(File);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // A store at rest needs no more room than it takes; what could not be cut off is cut off at the next start.
+        let _ = trim(&self.0);
+    }
 }
 
 impl SledLog {
@@ -63,7 +73,7 @@ impl SledLog {
         }
         let half_made = snapshots(dir)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "generating"));
         half_made.into_iter().try_for_each(fs::remove_file)?;
-        trim(&dir.join("db"))?;
+        trim(&File::options().read(true).write(true).open(dir.join("db"))?)?;
         let log = SledLog::attach(dir).or_else(|error| {
             let snapshots = snapshots(dir)?;
             if snapshots.is_empty() {
@@ -88,7 +98,7 @@ impl SledLog {
             fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
         }
         let file = File::options().read(true).write(true).open(dir.join("db"))?;
-        Ok(SledLog { db, file, reserved: RESERVE_BYTES_LEAST, blobs: dir.join("blobs") })
+        Ok(SledLog { db, file: Reserved(file), reserved: RESERVE_BYTES_LEAST, blobs: dir.join("blobs") })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -97,18 +107,18 @@ impl SledLog {
             return Err(damaged("sled put values into files of their own, which a power loss can take".to_owned()));
         }
         self.reserve()?;
-        self.file.sync_data()
+        self.file.0.sync_data()
     }
 
     /// Keeps the file at its length, and makes it longer by a good piece when sled has outgrown it. What it could not
     /// get it does without: sled's own writing says whether the disk is full.
     fn reserve(&mut self) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
+        let length = self.file.0.metadata()?.len();
         if length > self.reserved {
             self.reserved = (length + AHEAD_BYTES_LEAST.max(length / 2)).next_multiple_of(SEGMENT_BYTES as u64);
         }
         if length < self.reserved
-            && let Err(error) = fallocate(&self.file, FallocateFlags::empty(), 0, self.reserved)
+            && let Err(error) = fallocate(&self.file.0, FallocateFlags::empty(), 0, self.reserved)
         {
             tracing::debug!(%error, bytes = self.reserved, "no room to reserve");
         }
@@ -143,7 +153,7 @@ impl Log for SledLog {
     }
 
     fn file_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |file| file.len())
+        self.file.0.metadata().map_or(0, |file| file.len())
     }
 
     fn unsynced_bytes_max(&self) -> u64 {
@@ -152,12 +162,11 @@ impl Log for SledLog {
 }
 
 /// Cuts off what was only reserved: sled would write zeroes over each segment of it before it cuts them off itself.
-fn trim(path: &Path) -> io::Result<()> {
-    let file = File::options().read(true).write(true).open(path)?;
+fn trim(file: &File) -> io::Result<()> {
     let length = file.metadata()?.len();
     let segments = length.div_ceil(SEGMENT_BYTES as u64);
     let starts = (1..segments).rev().map(|segment| segment * SEGMENT_BYTES as u64);
-    let hollow = starts.take_while(|start| seek(&file, SeekFrom::Data(*start)) == Err(Errno::NXIO));
+    let hollow = starts.take_while(|start| seek(file, SeekFrom::Data(*start)) == Err(Errno::NXIO));
     hollow.last().map_or(Ok(()), |end| file.set_len(end))
 }
 
