@@ -3,7 +3,7 @@
 //! Every message names the place and the way out; the cause is `source`, not pasted in.
 
 use crate::files::free_bytes;
-use crate::ids::Epoch;
+use crate::ids::{Epoch, Execution};
 use std::io;
 use std::path::PathBuf;
 
@@ -22,6 +22,24 @@ pub enum StoreError {
         host: String,
         /// When it took the store.
         since: String,
+    },
+    /// The store at this path is not the one that process 0 of the cluster has started.
+    #[error("recovery store {} is not the one that process 0 has started: {what}; all processes must name the same directory, on a file system that they share", path.display())]
+    NotShared {
+        /// The store, as this process sees it.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// A later execution has taken the store: this process is left over from an earlier one.
+    #[error("recovery store {} was started again meanwhile: this process belongs to execution {ours}, the store to {theirs}", path.display())]
+    Overtaken {
+        /// The store.
+        path: PathBuf,
+        /// The execution that this process belongs to.
+        ours: Execution,
+        /// The execution that the store is in.
+        theirs: Execution,
     },
     /// The disk is full. Everything up to `durable`, or else what was acknowledged before, is safe; free space and start
     /// again.

@@ -54,6 +54,7 @@ mod files;
 mod gc;
 mod ids;
 mod index;
+mod join;
 mod lock;
 mod manifest;
 mod media;

@@ -1,5 +1,10 @@
 //! Takes a directory for one run: a lock file that is locked by the system, never unlinked, and tells who holds it.
 //!
+//! A run of several processes has two: `LOCK`, held by the process that starts the store, and `MEMBERS`, which every
+//! other process shares while it has a shard open. A start takes both for itself alone before it reads anything, so
+//! that a process which outlived its run (stopped, or cut off) keeps the next one out; it lets members in once the
+//! manifest names its execution, which each of them compares.
+//!
 //! The lock goes with the process, however it ends, so that a kill leaves no obstacle. Refuses a directory that has
 //! anything in it that is not a store's, before a single file is made there.
 
@@ -11,12 +16,82 @@ use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Name of the lock file.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// Name of the file that the members of a run share.
+pub(crate) const MEMBERS: &str = "MEMBERS";
+/// How long a start waits for members of the run before it to be gone: they end by themselves, in a moment.
+const MEMBERS_WAIT: Duration = Duration::from_secs(2);
+
+/// A directory that is taken for one run.
+pub(crate) struct Taken {
+    _lock: File,
+    /// Held until members are let in; nothing where no run has had members yet.
+    members: Mutex<Option<File>>,
+}
+
+impl Taken {
+    /// Lets members of this run in.
+    pub(crate) fn admit(&self, root: &Path) -> Result<(), StoreError> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if members.take().is_none() {
+            let path = root.join(MEMBERS);
+            let made = open(&path, true).and_then(|_| File::open(root)?.sync_all());
+            made.map_err(StoreError::io(&path, "making"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Joins a run as one of its members; what it holds keeps later runs out.
+pub(crate) fn join(root: &Path) -> Result<File, StoreError> {
+    let path = root.join(MEMBERS);
+    let file = open(&path, false).map_err(|error| StoreError::NotShared {
+        path: root.into(),
+        what: format!("{} cannot be opened: {error}", path.display()),
+    })?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let mut lock = File::open(root.join(LOCK)).map_err(StoreError::io(&path, "opening"))?;
+            Err(held(root, &mut lock))
+        }
+        Err(TryLockError::Error(error)) => Err(StoreError::io(&path, "locking")(error)),
+    }
+}
+
+/// Opens a lock file, following no link.
+fn open(path: &Path, create: bool) -> io::Result<File> {
+    let mut options = File::options();
+    let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("open flags are ints");
+    options.read(true).write(true).create(create).truncate(false).mode(0o600).custom_flags(no_follow).open(path)
+}
+
+/// Takes the place of members, if there ever were any: none may be left. Waits a moment for those that are leaving.
+fn take_members(root: &Path, lock: &mut File) -> Result<Option<File>, StoreError> {
+    let path = root.join(MEMBERS);
+    let file = match open(&path, false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io(&path, "opening")(error)),
+    };
+    let end = Instant::now() + MEMBERS_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            Err(TryLockError::WouldBlock) => return Err(held(root, lock)),
+            Err(TryLockError::Error(error)) => return Err(StoreError::io(&path, "locking")(error)),
+        }
+    }
+}
+
 /// Takes the store in `root`, making the directory if it is not there.
-pub(crate) fn take(root: &Path) -> Result<File, StoreError> {
+pub(crate) fn take(root: &Path) -> Result<Taken, StoreError> {
     let fail = |doing| StoreError::io(root, doing);
     match fs::symlink_metadata(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(root).map_err(fail("making"))?,
@@ -32,10 +107,7 @@ pub(crate) fn take(root: &Path) -> Result<File, StoreError> {
     }
     let path = root.join(LOCK);
     loop {
-        let mut options = File::options();
-        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("open flags are ints");
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow);
-        let mut file = options.open(&path).map_err(StoreError::io(&path, "opening"))?;
+        let mut file = open(&path, true).map_err(StoreError::io(&path, "opening"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(root, &mut file)),
@@ -44,8 +116,9 @@ pub(crate) fn take(root: &Path) -> Result<File, StoreError> {
         // Whoever unlinked the file that was locked here left another one for others to lock.
         let same = fs::metadata(&path).and_then(|there| Ok(there.ino() == file.metadata()?.ino()));
         if same.unwrap_or(false) {
+            let members = Mutex::new(take_members(root, &mut file)?);
             write_holder(&mut file).map_err(StoreError::io(&path, "writing"))?;
-            return Ok(file);
+            return Ok(Taken { _lock: file, members });
         }
     }
 }
@@ -67,7 +140,8 @@ fn check_is_ours(root: &Path) -> Result<(), StoreError> {
     let mut stranger = None;
     for entry in fs::read_dir(root).map_err(StoreError::io(root, "listing"))? {
         let name = entry.map_err(StoreError::io(root, "listing"))?.file_name().to_string_lossy().into_owned();
-        let known = name == LOCK || name == MANIFEST || name == RESERVE || name == format!("{MANIFEST}.tmp");
+        let known =
+            name == LOCK || name == MEMBERS || name == MANIFEST || name == RESERVE || name == format!("{MANIFEST}.tmp");
         if !known && generation_of(&name).is_none() {
             stranger = Some(name);
         }
@@ -121,7 +195,7 @@ mod tests {
         let first = take(&root).unwrap();
         assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(root.join(LOCK)).unwrap().mode() & 0o777, 0o600);
-        let StoreError::Locked { pid, since, .. } = take(&root).unwrap_err() else { panic!() };
+        let StoreError::Locked { pid, since, .. } = take(&root).err().unwrap() else { panic!() };
         assert_eq!((pid, since.len()), (std::process::id(), 20));
         drop(first);
         drop(take(&root).unwrap());
@@ -130,13 +204,31 @@ mod tests {
         assert!(take(&root).is_err());
     }
 
+    /// A member that outlives the run keeps the next one out; members get in only when they are let in.
+    #[test]
+    fn a_member_that_is_left_keeps_others_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let first = take(&root).unwrap();
+        assert!(matches!(join(&root), Err(StoreError::NotShared { .. })));
+        first.admit(&root).unwrap();
+        let (one, other) = (join(&root).unwrap(), join(&root).unwrap());
+        drop((first, one));
+        assert!(matches!(take(&root), Err(StoreError::Locked { .. })), "a member is left");
+        drop(other);
+        let second = take(&root).unwrap();
+        assert!(matches!(join(&root), Err(StoreError::Locked { .. })), "not let in yet");
+        second.admit(&root).unwrap();
+        drop(join(&root).unwrap());
+    }
+
     /// Directories of other things are left as they are.
     #[test]
     fn other_directories_are_not_touched() {
         for (name, text) in [("notes.txt", "mine"), ("LOCK", "12\n"), ("manifest", "{}")] {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join(name), text).unwrap();
-            let refused = take(dir.path()).unwrap_err();
+            let refused = take(dir.path()).err().unwrap();
             assert!(matches!(refused, StoreError::NotAStore { .. }), "{name}: {refused}");
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         }

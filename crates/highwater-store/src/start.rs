@@ -56,13 +56,26 @@ pub struct Started {
 /// Holds a store for one run: others may open it once this and all shards are dropped.
 pub struct StoreGuard {
     media: Arc<dyn Media>,
-    _lock: Lock,
+    lock: Lock,
     resume: Epoch,
     /// Directories of shards that do not count any more once this generation has a commit.
     old: Vec<String>,
 }
 
 impl StoreGuard {
+    /// Lets the other processes of this run open their shards with [`Store::join`]. Those shards must have been
+    /// dropped here.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the file that members share cannot be made; [`StoreError::NotShared`] for a store in memory.
+    pub fn admit(&self) -> Result<(), StoreError> {
+        let root = self.media.path("");
+        match self.lock.downcast_ref::<crate::lock::Taken>() {
+            Some(taken) => taken.admit(&root),
+            None => Err(StoreError::NotShared { path: root, what: "it is in memory".to_owned() }),
+        }
+    }
+
     /// Epoch `committed` is committed everywhere: what was kept from before this generation can go.
     ///
     /// # Errors
@@ -126,7 +139,7 @@ impl Store {
         } else {
             (resume_shards((&media, &lock), &mut manifest, shards, resume)?, Vec::new())
         };
-        let guard = StoreGuard { media, _lock: lock, resume, old };
+        let guard = StoreGuard { media, lock, resume, old };
         Ok(Started { execution, resume, steps: planned, shards, guard })
     }
 

@@ -7,7 +7,7 @@ use crate::ack::AckFile;
 use crate::disk::DirDisk;
 use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
-use crate::manifest::{MANIFEST, Manifest, WRITER, generation_dir, generation_of, shard_dir};
+use crate::manifest::{Lineage, MANIFEST, Manifest, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Bounded, Lock, Media};
 use crate::options::{Backend, OpenOptions};
 use crate::restore::{History, ReadShard, Reader};
@@ -173,29 +173,10 @@ impl Store {
         }
         let mut histories = Vec::new();
         for place in places {
-            let path = self.media.path(&place.dir);
-            let log = self.media.open_log(&place.log_dir(), self.backend).map(Bounded::new);
-            let log = log.map_err(StoreError::io(&path, "opening"))?;
-            let Some((ack, acknowledged)) = AckFile::open(&*self.media, &place.dir, place.salt)? else {
-                return Err(StoreError::MissingShard {
-                    path: self.media.path(""),
-                    missing: format!("{}/ack", place.dir),
-                });
-            };
-            let reader = Reader { log: &log, path: &path, shard: place.index, salt: place.salt, key_groups };
-            let ReadShard { at, extent, index, history } = reader.read(&self.manifest.lineage)?;
-            let cut = self.manifest.lineage.cut(acknowledged.execution);
-            let acknowledged_epoch = cut.map_or(acknowledged.epoch, |cut| acknowledged.epoch.min(cut));
-            if on(Rule::AckFirst) && (at < acknowledged_epoch || extent.last_seq < acknowledged.last_seq) {
-                let Some(what) = log.end_fault() else {
-                    return Err(StoreError::Behind { path, acknowledged: acknowledged.epoch, found: at });
-                };
-                let what = format!("it was acknowledged (epoch {}), and at its place in {what}", acknowledged.epoch);
-                return Err(reader.damage(Some(extent.last_seq + 1), what));
-            }
-            self.newest = self.newest.max(extent.newest).max(acknowledged.execution);
-            let found = Found { index, extent, ack, full_seq: history.full_seq };
-            self.shards.push(Opened { place, log, found });
+            let (shard, history, acknowledged) =
+                open_shard(&*self.media, place, self.backend, &self.manifest.lineage, key_groups)?;
+            self.newest = self.newest.max(shard.found.extent.newest).max(acknowledged);
+            self.shards.push(shard);
             histories.push(history);
         }
         self.resume = resume(&histories);
@@ -270,6 +251,35 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Opens one shard and reads what it has under `lineage`. Refuses one that lacks what it acknowledged.
+pub(crate) fn open_shard(
+    media: &dyn Media,
+    place: ShardPlace,
+    backend: Backend,
+    lineage: &Lineage,
+    key_groups: u16,
+) -> Result<(Opened, History, Execution), StoreError> {
+    let path = media.path(&place.dir);
+    let log = media.open_log(&place.log_dir(), backend).map(Bounded::new);
+    let log = log.map_err(StoreError::io(&path, "opening"))?;
+    let Some((ack, acknowledged)) = AckFile::open(media, &place.dir, place.salt)? else {
+        return Err(StoreError::MissingShard { path: media.path(""), missing: format!("{}/ack", place.dir) });
+    };
+    let reader = Reader { log: &log, path: &path, shard: place.index, salt: place.salt, key_groups };
+    let ReadShard { at, extent, index, history } = reader.read(lineage)?;
+    let cut = lineage.cut(acknowledged.execution);
+    let acknowledged_epoch = cut.map_or(acknowledged.epoch, |cut| acknowledged.epoch.min(cut));
+    if on(Rule::AckFirst) && (at < acknowledged_epoch || extent.last_seq < acknowledged.last_seq) {
+        let Some(what) = log.end_fault() else {
+            return Err(StoreError::Behind { path, acknowledged: acknowledged.epoch, found: at });
+        };
+        let what = format!("it was acknowledged (epoch {}), and at its place in {what}", acknowledged.epoch);
+        return Err(reader.damage(Some(extent.last_seq + 1), what));
+    }
+    let found = Found { index, extent, ack, full_seq: history.full_seq };
+    Ok((Opened { place, log, found }, history, acknowledged.execution))
 }
 
 /// The least epoch that all shards have; closed ones have all there is.

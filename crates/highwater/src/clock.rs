@@ -6,10 +6,15 @@
 //!
 //! Ticks are shared too: a source that has nothing to send follows the latest tick of the others, or
 //! it would hold them back at its own (flow control waits for the frontier).
+//!
+//! Over several processes the clock is one register that only grows: whoever moves it wakes those who tell the others
+//! (`cluster/`), and what they hear is joined in here.
 
 use crate::time::Time;
 use highwater_store::Epoch;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Now. Operators take the time from here and from nowhere else.
@@ -29,6 +34,8 @@ pub(crate) struct EpochClock {
     moved: AtomicBool,
     /// The latest time that a source of this process has moved to.
     latest: AtomicU64,
+    /// Threads that tell other processes when the clock moves.
+    tellers: OnceLock<Vec<Thread>>,
 }
 
 impl EpochClock {
@@ -40,6 +47,7 @@ impl EpochClock {
             began_ns: AtomicU64::new(0),
             moved: AtomicBool::new(false),
             latest: AtomicU64::new(0),
+            tellers: OnceLock::new(),
         }
     }
 
@@ -63,6 +71,7 @@ impl EpochClock {
     pub(crate) fn next_tick(&self, time: Time) -> Option<Time> {
         let next = self.follow(time).unwrap_or(time).next_tick()?;
         self.latest.fetch_max(next.to_bits(), SeqCst);
+        self.moved_on();
         Some(next)
     }
 
@@ -90,7 +99,29 @@ impl EpochClock {
         if self.epoch.fetch_max(epoch.0, SeqCst) < epoch.0 {
             self.began_ns.store(self.elapsed_ns(), SeqCst);
             self.moved.store(false, SeqCst);
+            self.moved_on();
         }
+    }
+
+    /// From now on `tellers` are woken when the clock moves.
+    pub(crate) fn tell(&self, tellers: Vec<Thread>) {
+        let _ = self.tellers.set(tellers);
+        self.moved_on();
+    }
+
+    fn moved_on(&self) {
+        self.tellers.get().into_iter().flatten().for_each(Thread::unpark);
+    }
+
+    /// The epoch, and the latest time of any source as a number: what other processes are told.
+    pub(crate) fn state(&self) -> (u64, u64) {
+        (self.epoch.load(SeqCst), self.latest.load(SeqCst))
+    }
+
+    /// Takes over what another process has told, where it is later.
+    pub(crate) fn join(&self, epoch: u64, latest: u64) {
+        self.latest.fetch_max(latest, SeqCst);
+        self.reach(Epoch(epoch));
     }
 
     fn elapsed_ns(&self) -> u64 {
@@ -123,6 +154,20 @@ mod tests {
         assert!(second > first, "ticks of two sources differ");
         assert_eq!(clock.follow(start), Some(second));
         assert_eq!(clock.follow(Time::start_of(Epoch(2))), None);
+    }
+
+    #[test]
+    fn clocks_of_several_processes_become_one() {
+        let (one, other) = (EpochClock::new(Epoch(1), Duration::ZERO), EpochClock::new(Epoch(1), Duration::ZERO));
+        let tick = one.next_tick(Time::start_of(Epoch(1))).unwrap();
+        other.reach(Epoch(4));
+        for _ in 0..2 {
+            let ((epoch, latest), (ours, own)) = (other.state(), one.state());
+            one.join(epoch, latest);
+            other.join(ours, own);
+        }
+        assert_eq!((one.state(), one.epoch()), (other.state(), Epoch(4)));
+        assert_eq!(other.follow(Time::start_of(Epoch(1))), Some(tick));
     }
 
     #[test]

@@ -395,6 +395,18 @@ pub enum RunError {
         /// What is safe, where the run had begun.
         kept: Option<Kept>,
     },
+    /// Another process of the cluster failed, or is lost, or did not come.
+    #[error("{what}")]
+    Peer {
+        /// The process that is to blame.
+        process: usize,
+        /// What happened to it.
+        what: String,
+        /// The exit code for it: that of the failed process, or 75.
+        exit: u8,
+        /// What is safe, where the run had begun.
+        kept: Option<Kept>,
+    },
     /// The workers could not be started.
     #[error("cannot start the workers: {0}")]
     Start(String),
@@ -409,7 +421,7 @@ impl RunError {
             | RunError::Panic { kept, .. }
             | RunError::Source { kept, .. }
             | RunError::Sink { kept, .. } => Some(*kept),
-            RunError::Store { kept, .. } => *kept,
+            RunError::Store { kept, .. } | RunError::Peer { kept, .. } => *kept,
             RunError::Build(_) | RunError::Schema { .. } | RunError::ShapeChanged { .. } | RunError::Start(_) => None,
         }
     }

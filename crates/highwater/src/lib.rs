@@ -9,6 +9,7 @@ pub mod source;
 pub mod testing;
 
 mod clock;
+mod cluster;
 mod codec;
 mod data;
 mod evolution;

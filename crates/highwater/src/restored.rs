@@ -61,6 +61,11 @@ impl RestoredPositions {
         self.rows.entry(step.to_owned()).or_default().push((key.to_vec(), value.to_vec()));
     }
 
+    /// Names of all steps that the store has heard of.
+    pub(crate) fn steps(&self) -> &[String] {
+        &self.steps
+    }
+
     /// Whether an earlier execution had this step.
     pub(crate) fn had(&self, step: &str) -> bool {
         self.steps.iter().any(|name| name == step)

@@ -18,6 +18,11 @@ impl Router {
         Router { groups, workers, scratch: Vec::new() }
     }
 
+    /// Key groups, of which every worker owns some.
+    pub(crate) fn groups(&self) -> u16 {
+        self.groups
+    }
+
     /// The worker that owns `key`.
     pub(crate) fn worker_of<K: Serialize + ?Sized>(&mut self, key: &K) -> usize {
         self.scratch.clear();

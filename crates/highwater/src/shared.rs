@@ -39,6 +39,12 @@ pub(crate) enum Cause {
         error: SinkError,
     },
     Store(StoreError),
+    /// Another process of the cluster failed, or is lost.
+    Peer {
+        process: usize,
+        what: String,
+        exit: u8,
+    },
     /// The start failed in the middle: the error as it is.
     Start(Box<RunError>),
 }
@@ -54,6 +60,7 @@ impl Cause {
             Cause::Source { step, error } => RunError::Source { step, error, kept },
             Cause::Sink { step, error } => RunError::Sink { step, error, kept },
             Cause::Store(error) => RunError::Store { error, kept: Some(kept) },
+            Cause::Peer { process, what, exit } => RunError::Peer { process, what, exit, kept: Some(kept) },
             Cause::Start(error) => *error,
         }
     }
@@ -102,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) recovery: bool,
     pub(crate) totals: Totals,
     committed: AtomicU64,
+    /// What other processes have seen committed, where that is later.
+    committed_elsewhere: AtomicU64,
     stored: AtomicU64,
     committed_at: Mutex<Instant>,
     pause_ns_max: AtomicU64,
@@ -127,6 +136,7 @@ impl Shared {
             recovery,
             totals: Totals::default(),
             committed: AtomicU64::new(resume.0),
+            committed_elsewhere: AtomicU64::new(0),
             stored: AtomicU64::new(resume.0),
             committed_at: Mutex::new(now()),
             pause_ns_max: AtomicU64::new(0),
@@ -152,6 +162,17 @@ impl Shared {
             *ranges = ranges.split_off(&epoch.next());
             tracing::debug!(epoch = epoch.0, "committed");
         }
+    }
+
+    /// Another process has seen that everything up to `epoch` is durable everywhere. Told when the run is over: until
+    /// then every worker sees it for itself.
+    pub(crate) fn note_committed_elsewhere(&self, epoch: Epoch) {
+        self.committed_elsewhere.fetch_max(epoch.0, SeqCst);
+    }
+
+    /// The last epoch that any process has seen committed.
+    pub(crate) fn committed_anywhere(&self) -> Epoch {
+        self.committed().max(Epoch(self.committed_elsewhere.load(SeqCst)))
     }
 
     /// A shard has been told that everything up to `epoch` is complete.
@@ -214,6 +235,12 @@ impl Shared {
         }
     }
 
+    /// The failure as it stands: its epoch (`None`: the run ends at once), and what `tell` makes of its cause.
+    pub(crate) fn failure<R>(&self, tell: impl FnOnce(Option<Epoch>, &Cause) -> R) -> Option<R> {
+        let failure = lock(&self.failure);
+        failure.as_ref().map(|(epoch, cause)| tell((!self.is_aborted()).then_some(*epoch), cause))
+    }
+
     /// The epoch that fails, if one does: it will not commit, nor will any after it.
     pub(crate) fn failed(&self) -> Option<Epoch> {
         let epoch = self.failed_epoch.load(SeqCst);
@@ -236,7 +263,7 @@ impl Shared {
 
     /// What is safe now.
     pub(crate) fn kept(&self) -> Kept {
-        if self.recovery { Kept::Upto(self.committed()) } else { Kept::Nothing }
+        if self.recovery { Kept::Upto(self.committed_anywhere()) } else { Kept::Nothing }
     }
 
     /// Which input went into `epoch`, as far as it has been told, while it is not committed.

@@ -32,8 +32,7 @@ fn a_failed_call_ends_the_run_and_loses_nothing() {
                 }
             }
             eprintln!("{backend}: {struck} of {calls_max} failed calls of {calls} ended a run, nothing lost");
-            // Late calls lie beyond the end of a run.
-            assert!(struck > calls_max.min(16) / 4, "{backend}: {calls} struck {struck} times only");
+            assert!(struck > calls_max / 4, "{backend}: {calls} struck {struck} times only");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::policy::OnError;
 use crate::run::config::{Config, program_name};
+use crate::run::fleet::{Fleet, FleetArgs};
 use crate::run::log::{LogFormat, LogOptions};
 use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
@@ -106,6 +107,9 @@ struct EngineArgs {
     /// Log errors only
     #[arg(short, long, env = "HIGHWATER_QUIET", value_parser = BoolishValueParser::new())]
     quiet: bool,
+
+    #[command(flatten)]
+    fleet: FleetArgs,
 }
 
 /// The command line asks for no run: it is wrong, or asks for help.
@@ -128,8 +132,11 @@ impl ExitNow {
     }
 }
 
+/// A command line, read: the program's options, how to run, how to log, and whether to run or to start others.
+pub(crate) type Parsed<O> = (O, Config, LogOptions, Fleet);
+
 /// Reads a command line, its first word being the program.
-pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result<(O, Config, LogOptions), ExitNow> {
+pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result<Parsed<O>, ExitNow> {
     let mut argv: Vec<OsString> = argv.into_iter().collect();
     if argv.get(1).is_some_and(|word| word == "dead-letter") && argv.get(2).is_some_and(|word| word == "retry") {
         // A run like any other, with one more input.
@@ -143,16 +150,24 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
     };
     let (options, ours) = read().map_err(|error: clap::Error| ExitNow::new(error.format(&mut command)))?;
     let log = LogOptions { format: ours.log_format, verbose: ours.verbose, quiet: ours.quiet };
-    let config = ours.into_config(name);
-    match config.check() {
-        Ok(()) => Ok((options, config, log)),
+    let read = ours.into_config(name).and_then(|(mut config, fleet)| {
+        let mut processes = 1;
+        match &fleet {
+            Fleet::Run(cluster) => config.cluster = cluster.clone(),
+            Fleet::Launch { processes: all, .. } => processes = *all,
+        }
+        config.check_for(processes).map(|()| (config, fleet))
+    });
+    match read {
+        Ok((config, fleet)) => Ok((options, config, log, fleet)),
         Err(what) => Err(ExitNow::new(command.error(ErrorKind::ValueValidation, what))),
     }
 }
 
 impl EngineArgs {
-    fn into_config(self, flow: String) -> Config {
-        Config {
+    fn into_config(self, flow: String) -> Result<(Config, Fleet), String> {
+        let fleet = self.fleet.fleet()?;
+        let config = Config {
             workers: self.workers,
             recovery: self.recovery,
             epoch_interval: self.epoch_interval,
@@ -170,7 +185,8 @@ impl EngineArgs {
             rename_steps: self.rename_step,
             rewind_sinks: self.rewind_sink,
             ..Config::new(flow)
-        }
+        };
+        Ok((config, fleet))
     }
 }
 

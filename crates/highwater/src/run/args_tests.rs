@@ -14,7 +14,8 @@ struct Options {
 }
 
 fn read<O: Args>(line: &str) -> Result<(O, Config, LogOptions), ExitNow> {
-    parse(std::iter::once("dir/cart_join").chain(line.split_whitespace()).map(OsString::from))
+    let parsed = parse(std::iter::once("dir/cart_join").chain(line.split_whitespace()).map(OsString::from));
+    parsed.map(|(options, config, log, _)| (options, config, log))
 }
 
 fn config(line: &str) -> Config {

@@ -3,6 +3,7 @@
 //! A value that cannot work is refused by `Config::check`, before anything is opened. What a
 //! store fixed when it was made (backend, key groups) is only a wish here: the store knows better.
 
+use crate::cluster::Cluster;
 use crate::policy::OnError;
 use highwater_store::Backend;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub struct Config {
     /// Name of the flow: its identity in the recovery store, which opens for no other.
     /// By default the name of the program's file, without extension.
     pub flow: String,
-    /// Worker threads, at least 1, at most `key_groups`.
+    /// Worker threads of this process, at least 1. Those of all processes together: at most `key_groups`.
     pub workers: usize,
     /// Directory of the recovery store; none: nothing is kept, and every run starts over.
     pub recovery: Option<PathBuf>,
@@ -66,6 +67,8 @@ pub struct Config {
     pub rename_steps: Vec<(String, String)>,
     /// Sinks whose output is to be cut back or started over although it does not fit the store, by name.
     pub rewind_sinks: Vec<String>,
+    /// Which process of several this is; none: the only one.
+    pub cluster: Option<Cluster>,
     /// Stops the run; clone it before the run begins.
     pub stop: StopHandle,
 }
@@ -98,12 +101,18 @@ impl Config {
             accept_shapes: Vec::new(),
             rename_steps: Vec::new(),
             rewind_sinks: Vec::new(),
+            cluster: None,
             stop: StopHandle::default(),
         }
     }
 
     /// Says what cannot work, and what would.
     pub(crate) fn check(&self) -> Result<(), String> {
+        self.check_for(self.cluster.as_ref().map_or(1, Cluster::processes))
+    }
+
+    /// The same, for so many processes.
+    pub(crate) fn check_for(&self, processes: usize) -> Result<(), String> {
         let Config { workers, key_groups, line_bytes_max, .. } = self;
         if self.flow.is_empty() {
             return Err("the flow has no name: its name is its identity in the recovery store".into());
@@ -114,7 +123,12 @@ impl Config {
         if *workers == 0 {
             return Err("0 workers: at least 1 is needed".into());
         }
-        if *workers > usize::from(*key_groups) {
+        if let Some(cluster) = &self.cluster {
+            cluster.check()?;
+        }
+        let processes = self.cluster.as_ref().map_or(processes, Cluster::processes);
+        let workers = workers.saturating_mul(processes);
+        if workers > usize::from(*key_groups) {
             return Err(format!(
                 "{workers} workers are more than the {key_groups} key groups: use fewer workers, or name more key groups \
                  (a store has those it was made with)"

@@ -2,12 +2,16 @@
 
 mod args;
 mod config;
+mod crew;
+mod fleet;
 mod gate;
+mod launch;
 mod log;
 mod program;
 mod report;
 mod worker;
 
+pub use crate::cluster::Cluster;
 pub use crate::policy::OnError;
 pub use config::{Config, StopHandle};
 pub use program::main;
@@ -15,12 +19,13 @@ pub use program::main;
 use crate::data::StepError;
 use crate::error::{BuildError, RunError};
 use crate::flow::Flow;
-use crate::graph::{Settings, StepKind};
+use crate::graph::{Listings, Settings, StepKind};
 use crate::recovery::load::load;
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::Shared;
 use crate::source::check_letters;
+use crew::Crew;
 use gate::{Gate, Go};
 use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreError, StoreGuard};
 use std::sync::atomic::Ordering::Relaxed;
@@ -129,6 +134,30 @@ pub(crate) fn run_watched<O, R, F>(
     config: Config,
     options: O,
     build: F,
+    watch: impl FnMut(Progress),
+) -> Result<Summary, RunError>
+where
+    O: Send + Sync + 'static,
+    R: BuildResult,
+    F: Fn(&Flow<'_>, &O) -> R + Send + Sync + 'static,
+{
+    if config.cluster.is_none() {
+        return run_in(None, config, options, build, watch);
+    }
+    let Some(crew) = crew::form(&config)? else {
+        return Ok(Summary { stopped: true, drained: true, ..Summary::default() });
+    };
+    let result = run_in(Some(&crew), config, options, build, watch);
+    crew.end(&result);
+    result
+}
+
+/// Runs the part of a flow that is this process's.
+fn run_in<O, R, F>(
+    crew: Option<&Crew>,
+    config: Config,
+    options: O,
+    build: F,
     mut watch: impl FnMut(Progress),
 ) -> Result<Summary, RunError>
 where
@@ -136,13 +165,23 @@ where
     R: BuildResult,
     F: Fn(&Flow<'_>, &O) -> R + Send + Sync + 'static,
 {
-    let Opened { store, router, states, positions } = open(&config)?;
+    let opened = match crew {
+        Some(crew) => crew.open(&config),
+        None => load_store(&config, config.workers),
+    };
+    let Opened { store, recovery, router, states, positions } = opened?;
     let resumed = positions.epoch;
-    let shared = Arc::new(Shared::new(resumed, config.epoch_interval, config.on_error, store.is_some()));
+    let shared = Arc::new(Shared::new(resumed, config.epoch_interval, config.on_error, recovery));
+    if let Some(crew) = crew {
+        crew.drive(&shared);
+    }
+    let listings = Arc::new(Listings::default());
     let gate = Arc::new(Gate::new(config.workers));
     let parts = Parts {
         shared: shared.clone(),
         gate: gate.clone(),
+        listings: listings.clone(),
+        first_worker: crew.map_or(0, Crew::first_worker),
         settings: Arc::new(Settings {
             line_bytes_max: config.line_bytes_max,
             accept_new_input: config.accept_new_input,
@@ -155,9 +194,10 @@ where
         positions: Arc::new(positions),
         states: Mutex::new(states.into_iter().map(Some).collect()),
     };
-    let workers = Workers::spawn(config.workers, parts, move |flow: &Flow<'_>| build(flow, &options).into_result())?;
-    let mut running = Running { config: &config, shared: &shared, workers, guard: None, execution: None };
-    if let Err(error) = running.start(&gate, store) {
+    let build = move |flow: &Flow<'_>| build(flow, &options).into_result();
+    let workers = Workers::spawn(config.workers, crew, parts, build)?;
+    let mut running = Running { config: &config, crew, shared: &shared, workers, guard: None, execution: None };
+    if let Err(error) = running.start(&gate, &listings, store) {
         gate.refuse();
         running.leave(GRACE);
         return Err(error);
@@ -169,19 +209,21 @@ where
 /// What there is before the first worker.
 struct Opened {
     store: Option<Store>,
+    /// Whether there is a store, here or at process 0.
+    recovery: bool,
     router: Router,
     states: Vec<RestoredStates>,
     positions: RestoredPositions,
 }
 
-/// Opens the store, if there is one, and reads what it has. Changes nothing.
-fn open(config: &Config) -> Result<Opened, RunError> {
+/// Opens the store, if there is one, and reads what it has, for so many workers in all. Changes nothing.
+fn load_store(config: &Config, workers: usize) -> Result<Opened, RunError> {
     let refuse = |reason| RunError::Build(vec![BuildError::Config(reason)]);
     config.check().map_err(refuse)?;
     let Some(dir) = &config.recovery else {
-        let states = (0..config.workers).map(|_| RestoredStates::default()).collect();
-        let router = Router::new(config.key_groups, config.workers);
-        return Ok(Opened { store: None, router, states, positions: RestoredPositions::default() });
+        let states = (0..workers).map(|_| RestoredStates::default()).collect();
+        let router = Router::new(config.key_groups, workers);
+        return Ok(Opened { store: None, recovery: false, router, states, positions: RestoredPositions::default() });
     };
     let failed = |error| RunError::Store { error, kept: None };
     let mut options = OpenOptions::new(config.flow.clone());
@@ -192,8 +234,7 @@ fn open(config: &Config) -> Result<Opened, RunError> {
     tracing::debug!("recovery started");
     let mut store = Store::open(options).map_err(failed)?;
     let groups = store.key_groups();
-    if config.workers > usize::from(groups) {
-        let workers = config.workers;
+    if workers > usize::from(groups) {
         return Err(refuse(format!(
             "{workers} workers are more than the {groups} key groups that this store was made with"
         )));
@@ -202,12 +243,12 @@ fn open(config: &Config) -> Result<Opened, RunError> {
         store.rename_step(old, new).map_err(failed)?;
     }
     let dropped = with_what_is_beside(&config.drop_steps, &store);
-    let router = Router::new(groups, config.workers);
-    let (states, positions) = load(&mut store, &router, config.workers, &dropped).map_err(failed)?;
+    let router = Router::new(groups, workers);
+    let (states, positions) = load(&mut store, &router, workers, &dropped).map_err(failed)?;
     if store.resume() >= crate::time::EPOCH_MAX {
         return Err(failed(StoreError::EpochsExhausted { path: dir.clone(), at: store.resume() }));
     }
-    Ok(Opened { store: Some(store), router, states, positions })
+    Ok(Opened { store: Some(store), recovery: true, router, states, positions })
 }
 
 /// The step that something stands beside, as the count of what it skipped or the schema of its states.
@@ -240,6 +281,7 @@ fn by_step(mut error: StoreError) -> StoreError {
 
 struct Running<'a> {
     config: &'a Config,
+    crew: Option<&'a Crew>,
     shared: &'a Arc<Shared>,
     workers: Workers,
     guard: Option<StoreGuard>,
@@ -248,30 +290,52 @@ struct Running<'a> {
 
 impl Running<'_> {
     /// Waits until every worker has built the flow, then starts the store and lets them go.
-    fn start(&mut self, gate: &Gate, store: Option<Store>) -> Result<(), RunError> {
+    fn start(&mut self, gate: &Gate, listings: &Listings, store: Option<Store>) -> Result<(), RunError> {
         let built = gate.wait_for_workers(|| self.workers.all_gone());
         let built = built.ok_or_else(|| {
             let text = "a worker ended before the flow was built".to_owned();
             self.shared.take_error().unwrap_or(RunError::Start(text))
         })?;
-        let flow = gate::agreed(built)?;
+        let mut flow = gate::agreed(built)?;
         if let Some(path) = &self.config.retry {
             let steps = flow.steps.iter().map(|(name, _)| name.as_str()).collect();
             check_letters(path, &steps).map_err(|error| RunError::Build(vec![error]))?;
         }
+        if let Some(crew) = self.crew {
+            if !crew.leads() {
+                let (execution, go) = crew.follow(self.config, &flow, listings)?;
+                self.execution = execution;
+                gate.go(go);
+                return Ok(());
+            }
+            crew.gather(&mut flow, listings)?;
+        }
+        let workers = self.config.workers;
         let mut shards = Vec::new();
         let mut ids = Vec::new();
         if let Some(store) = store {
             let ours = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned()));
             let steps = ours.chain(still_beside(&store, &flow.steps)).collect();
             let drop_steps = with_what_is_beside(&self.config.drop_steps, &store);
-            let plan = StartPlan { shards: self.config.workers, steps, claims: flow.claims, drop_steps };
+            let plan = StartPlan {
+                shards: workers * self.crew.map_or(1, Crew::processes),
+                steps,
+                claims: flow.claims,
+                drop_steps,
+            };
             let started = store.start(plan).map_err(|error| RunError::Store { error: by_step(error), kept: None })?;
             tracing::debug!(execution = started.execution.0, epoch = started.resume.0, "flow started");
             self.execution = Some(started.execution);
-            self.guard = Some(started.guard);
             ids = started.steps.iter().take(flow.steps.len()).map(|step| step.id).collect();
-            shards = started.shards.into_iter().map(Some).collect();
+            // The shards of other processes are let go here, for them to open.
+            shards = started.shards.into_iter().take(workers).map(Some).collect();
+            if self.crew.is_some() {
+                started.guard.admit().map_err(|error| RunError::Store { error, kept: None })?;
+            }
+            self.guard = Some(started.guard);
+        }
+        if let Some(crew) = self.crew {
+            crew.go(self.execution, &ids)?;
         }
         gate.go(Go { ids, shards: Mutex::new(shards) });
         Ok(())
@@ -283,7 +347,14 @@ impl Running<'_> {
         let mut drained = true;
         while !self.workers.all_gone() && !self.shared.is_aborted() {
             std::thread::sleep(LOOK);
-            if self.config.stop.is_stopped() && stop_asked.is_none() {
+            let mut stop = self.config.stop.is_stopped();
+            if let Some(crew) = self.crew {
+                stop = crew.look(self.shared, stop);
+                if self.workers.all_leaving() && crew.is_over(self.shared) {
+                    self.workers.release();
+                }
+            }
+            if stop && stop_asked.is_none() {
                 stop_asked = Some(crate::clock::now());
                 self.shared.stop();
             }
@@ -325,21 +396,29 @@ impl Running<'_> {
     }
 
     fn finish(mut self, resumed: Epoch, stopped: bool, drained: bool) -> Result<Summary, RunError> {
+        if let Some(crew) = self.crew {
+            crew.tell(self.shared);
+            crew.compare(self.shared);
+        }
         self.leave(GRACE);
+        if self.crew.is_some() {
+            // What is left are threads that move bytes to and from peers, who are through or lost.
+            self.workers.abandon();
+        }
         if let Some(error) = self.shared.take_error() {
             return Err(error);
         }
-        let totals = &self.shared.totals;
+        let all = crew::totals(self.crew, self.shared);
         Ok(Summary {
             execution: self.execution,
             resumed,
-            committed: self.shared.committed(),
-            records: totals.records.load(Relaxed),
-            skipped: totals.skipped.load(Relaxed),
-            set_aside: totals.set_aside.load(Relaxed),
-            rows: totals.rows.load(Relaxed),
-            row_bytes: totals.row_bytes.load(Relaxed),
-            syncs: totals.syncs.load(Relaxed),
+            committed: all.committed,
+            records: all.records,
+            skipped: all.skipped,
+            set_aside: all.set_aside,
+            rows: all.rows,
+            row_bytes: all.row_bytes,
+            syncs: all.syncs,
             latency_max: self.shared.latency_max(),
             stopped,
             drained,

@@ -1,8 +1,11 @@
 //! A flow as a program: command line, logs, signals, and the exit code.
 
 use super::args::parse;
+use super::fleet::{Child, Fleet};
+use super::launch::Launch;
 use super::report::{exit_code, print_failure, print_summary, progress};
-use super::{BuildResult, StopHandle, run_watched};
+use super::{BuildResult, Progress, StopHandle, run_watched};
+use crate::clock::now;
 use crate::flow::Flow;
 use crate::guard::{record_panic, said};
 use clap::Args;
@@ -13,6 +16,7 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::time::Duration;
 
 /// Runs a flow as a program: reads the command line, runs, reports, and answers the exit code.
 ///
@@ -46,7 +50,7 @@ where
     F: Fn(&Flow<'_>, &O) -> R + Send + Sync + 'static,
 {
     let argv: Vec<_> = std::env::args_os().collect();
-    let (options, config, log) = match parse::<O>(argv.clone()) {
+    let (options, config, log, fleet) = match parse::<O>(argv.clone()) {
         Ok(parsed) => parsed,
         Err(exit) => {
             exit.print();
@@ -54,6 +58,13 @@ where
         }
     };
     log.start();
+    if let Fleet::Launch { processes, restarts } = fleet {
+        let launch = Launch { processes, restarts, format: log.format, stop_timeout: config.stop_timeout };
+        return launch.run().unwrap_or_else(|error| {
+            tracing::error!("cannot start the processes: {error}");
+            ExitCode::from(74)
+        });
+    }
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| record_or(info, &before)));
     let stopped_by = match stop_on_signals(config.stop.clone()) {
@@ -63,9 +74,22 @@ where
             return ExitCode::from(74);
         }
     };
-    match run_watched(config, options, build, progress(log)) {
+    let child = Child::of_this_process();
+    if let Some(child) = &child {
+        stop_without_parent(child.parent, config.stop.clone());
+    }
+    let leads = config.cluster.as_ref().is_none_or(|cluster| cluster.process == 0);
+    let mut show = progress(log);
+    let mut tell = tell_parent(child.filter(|_| leads));
+    let watch = move |progress: Progress| {
+        tell(progress.committed);
+        show(progress);
+    };
+    match run_watched(config, options, build, watch) {
         Ok(summary) => {
-            print_summary(&summary);
+            if leads {
+                print_summary(&summary);
+            }
             let signal = stopped_by.load(SeqCst);
             if signal != 0 {
                 // Dies of the signal, as whoever sent it expects; if that fails, the code says it.
@@ -84,13 +108,41 @@ where
 /// Panics on our threads are reported by the run, with step, epoch and key; others as ever.
 fn record_or(info: &PanicHookInfo<'_>, before: &(dyn Fn(&PanicHookInfo<'_>) + Send + Sync)) {
     let thread = std::thread::current();
-    if !thread.name().is_some_and(|name| name.starts_with("timely:work")) {
-        before(info);
-        return;
+    match thread.name() {
+        Some(name) if name.starts_with("timely:work") => {}
+        // Threads between processes: what broke there has been noticed, and is told as the end of the run.
+        Some(name) if name.starts_with("timely:") => return,
+        _ => return before(info),
     }
     let message = said(info.payload());
     let place = info.location().map(|place| format!(" (at {}:{})", place.file(), place.line())).unwrap_or_default();
     record_panic(format!("{message}{place}"));
+}
+
+/// A process that highwater has started ends with the one that has.
+fn stop_without_parent(parent: u32, stop: StopHandle) {
+    let work = move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        tracing::warn!("the process that started this one is gone: stopping");
+        stop.stop();
+    };
+    let _ = std::thread::Builder::new().name("parent".to_owned()).spawn(work);
+}
+
+/// Tells whoever has started this process how far all is committed.
+fn tell_parent(child: Option<Child>) -> impl FnMut(u64) {
+    let path = child.map(|child| child.progress());
+    let (mut told, mut at) = (None, now());
+    move |committed| {
+        let Some(path) = &path else { return };
+        if told != Some(committed) && (told.is_none() || at.elapsed() > Duration::from_millis(50)) {
+            (told, at) = (Some(committed), now());
+            // It only decides whether another start is worth trying.
+            let _ = std::fs::write(path, committed.to_string());
+        }
+    }
 }
 
 /// The first signal stops the run and is remembered; the second ends the process at once, as a crash would.

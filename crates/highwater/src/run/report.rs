@@ -33,26 +33,39 @@ pub(crate) fn exit_code(error: &RunError) -> u8 {
         RunError::BadRecord { .. } | RunError::Step { .. } => 65,
         RunError::Panic { .. } | RunError::Start(_) => 70,
         RunError::Schema { .. } | RunError::ShapeChanged { .. } => 78,
-        RunError::Source { error, .. } => match error {
-            SourceError::Unfit(_) => 64,
-            SourceError::NoInput { .. } => 66,
-            SourceError::Io { .. } => 74,
-            SourceError::Changed { .. } | SourceError::Lost { .. } => 78,
-        },
-        RunError::Sink { error, .. } => match error {
-            SinkError::Create { .. } => 73,
-            SinkError::Io { .. } => 74,
-            SinkError::Locked { .. } => 75,
-            SinkError::Behind { .. } | SinkError::Foreign { .. } => 78,
-            SinkError::Closed { .. } => 141,
-        },
-        RunError::Store { error, .. } => match error {
-            StoreError::BadOption { .. } => 64,
-            StoreError::Locked { .. } => 75,
-            StoreError::Io { source, durable: None, .. } if cannot_create(source.kind()) => 73,
-            StoreError::Io { .. } | StoreError::NoSpace { .. } | StoreError::Poisoned { .. } => 74,
-            _ => 78,
-        },
+        RunError::Source { error, .. } => source_code(error),
+        RunError::Sink { error, .. } => sink_code(error),
+        RunError::Store { error, .. } => store_code(error),
+        RunError::Peer { exit, .. } => *exit,
+    }
+}
+
+pub(super) fn source_code(error: &SourceError) -> u8 {
+    match error {
+        SourceError::Unfit(_) => 64,
+        SourceError::NoInput { .. } => 66,
+        SourceError::Io { .. } => 74,
+        SourceError::Changed { .. } | SourceError::Lost { .. } => 78,
+    }
+}
+
+pub(super) fn sink_code(error: &SinkError) -> u8 {
+    match error {
+        SinkError::Create { .. } => 73,
+        SinkError::Io { .. } => 74,
+        SinkError::Locked { .. } => 75,
+        SinkError::Behind { .. } | SinkError::Foreign { .. } => 78,
+        SinkError::Closed { .. } => 141,
+    }
+}
+
+pub(super) fn store_code(error: &StoreError) -> u8 {
+    match error {
+        StoreError::BadOption { .. } => 64,
+        StoreError::Locked { .. } | StoreError::Overtaken { .. } => 75,
+        StoreError::Io { source, durable: None, .. } if cannot_create(source.kind()) => 73,
+        StoreError::Io { .. } | StoreError::NoSpace { .. } | StoreError::Poisoned { .. } => 74,
+        _ => 78,
     }
 }
 
@@ -123,7 +136,7 @@ impl Failure {
 }
 
 /// The error and what caused it, in one line. A message that has its cause in it already is not repeated.
-fn with_causes(error: &RunError) -> String {
+pub(super) fn with_causes(error: &RunError) -> String {
     let mut text = error.to_string();
     let mut inner: Option<&dyn Error> = match error {
         RunError::Step { failure, .. } => failure.cause.source(),
@@ -146,6 +159,7 @@ fn kept(error: &RunError) -> String {
             | RunError::Schema { .. }
             | RunError::ShapeChanged { .. }
             | RunError::Start(_)
+            | RunError::Peer { .. }
             | RunError::Store { .. },
             None,
         ) => "Nothing was read or written".to_owned(),
@@ -194,6 +208,8 @@ fn advice(error: &RunError) -> String {
                 ),
             }
         }
+        RunError::Peer { exit: 75, .. } => format!("Start all processes again; {again}"),
+        RunError::Peer { process, .. } => format!("See what process {process} says; {again}"),
         RunError::Start(_) => "Try again, with fewer workers if threads are short".to_owned(),
         RunError::Store { .. } => String::new(),
         RunError::Source { error, .. } => match error {
@@ -228,6 +244,7 @@ fn advice(error: &RunError) -> String {
 fn goes_on(error: &RunError) -> bool {
     match error {
         RunError::Build(_) | RunError::Schema { .. } | RunError::ShapeChanged { .. } => false,
+        RunError::Peer { exit, .. } => *exit == 75,
         RunError::Source { error, .. } => !matches!(error, SourceError::Unfit(_) | SourceError::NoInput { .. }),
         RunError::Sink { error, .. } => !matches!(error, SinkError::Create { .. } | SinkError::Foreign { .. }),
         RunError::Store { .. } => matches!(exit_code(error), 74 | 75),

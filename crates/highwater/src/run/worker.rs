@@ -1,5 +1,6 @@
 //! One worker: resume, build, step, stop. The only place that decides to stop stepping.
 
+use super::crew::Crew;
 use super::gate::{Built, Gate, Go};
 use crate::data::StepError;
 use crate::error::BuildError;
@@ -14,13 +15,16 @@ use crate::shared::{Cause, Shared, lock};
 use crate::sink::dead_letters;
 use crate::snapshot::SnapshotRows;
 use highwater_store::StepId;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use timely::WorkerConfig;
-use timely::communication::WorkerGuards;
+use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
+use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
+use timely::communication::{Hooks, WorkerGuards};
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::worker::Worker;
 
@@ -31,6 +35,9 @@ const PARK: Duration = Duration::from_millis(100);
 pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) gate: Arc<Gate>,
+    pub(super) listings: Arc<Listings>,
+    /// Index of the first worker of this process, among those of all processes.
+    pub(super) first_worker: usize,
     pub(super) settings: Arc<Settings>,
     pub(super) router: Router,
     pub(super) positions: Arc<RestoredPositions>,
@@ -42,39 +49,55 @@ pub(super) struct Workers {
     guards: Option<WorkerGuards<()>>,
     /// Threads beside the workers: sinks and recovery writers.
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    workers: usize,
+    /// Workers of this process that are through.
+    leaving: Arc<AtomicUsize>,
+    /// Whether those of all other processes are too.
+    released: Arc<AtomicBool>,
 }
 
 impl Workers {
     /// Starts the workers; each builds the flow and waits at the gate.
     pub(super) fn spawn(
         workers: usize,
+        crew: Option<&Crew>,
         parts: Parts,
         build: impl Fn(&Flow<'_>) -> Result<(), StepError> + Send + Sync + 'static,
     ) -> Result<Workers, crate::error::RunError> {
         let threads = Arc::new(Mutex::new(Vec::new()));
-        let listings = Arc::new(Listings::default());
         let leaving = Arc::new(AtomicUsize::new(0));
-        let beside = threads.clone();
+        let released = Arc::new(AtomicBool::new(crew.is_none()));
+        let (beside, left, free) = (threads.clone(), leaving.clone(), released.clone());
         let work = move |worker: &mut Worker| {
-            let run = Run { parts: &parts, listings: &listings, threads: &beside, leaving: &leaving };
+            let run = Run { parts: &parts, workers, threads: &beside, leaving: &left, released: &free };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run.work(worker, &build))) {
                 let (step, message) = ("highwater".to_owned(), panic_message(payload.as_ref()));
                 let index = worker.index();
                 parts.shared.abort(Some(Cause::Panic { step, worker: index, epoch: None, key: None, message }));
-                leaving.fetch_add(1, SeqCst);
+                left.fetch_add(1, SeqCst);
                 // Nothing of the broken dataflow may be stepped again.
                 let drop_all = || worker.installed_dataflows().into_iter().for_each(|flow| worker.drop_dataflow(flow));
                 let _ = catch_unwind(AssertUnwindSafe(drop_all));
             }
         };
-        let communication = match workers {
-            1 => timely::CommunicationConfig::Thread,
-            _ => timely::CommunicationConfig::Process(workers),
-        };
         let start = |text| crate::error::RunError::Start(text);
-        let (builders, others) = communication.try_build().map_err(start)?;
+        let (builders, others) = match (crew, workers) {
+            (Some(crew), _) => connect(crew, workers).map_err(|error| start(error.to_string()))?,
+            (None, 1) => timely::CommunicationConfig::Thread.try_build().map_err(start)?,
+            (None, _) => timely::CommunicationConfig::Process(workers).try_build().map_err(start)?,
+        };
         let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), work).map_err(start)?;
-        Ok(Workers { guards: Some(guards), threads })
+        Ok(Workers { guards: Some(guards), threads, workers, leaving, released })
+    }
+
+    /// Whether every worker of this process is through, and waits for those of others.
+    pub(super) fn all_leaving(&self) -> bool {
+        self.leaving.load(SeqCst) >= self.workers
+    }
+
+    /// The workers of all processes are through: none will be sent to any more.
+    pub(super) fn release(&self) {
+        self.released.store(true, SeqCst);
     }
 
     /// Whether every worker has left.
@@ -100,6 +123,15 @@ impl Workers {
     }
 }
 
+/// What the workers of this process speak with, to each other and to those of other processes.
+fn connect(crew: &Crew, workers: usize) -> std::io::Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>)> {
+    let hooks = Hooks::default();
+    let within = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), None);
+    let streams = crew.streams();
+    let (builders, guard) = initialize_networking_from_sockets(within, streams, crew.me(), workers, hooks)?;
+    Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard)))
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
         if let Some(guards) = self.guards.take() {
@@ -111,9 +143,11 @@ impl Drop for Workers {
 
 struct Run<'a> {
     parts: &'a Parts,
-    listings: &'a Arc<Listings>,
+    /// Workers of this process.
+    workers: usize,
     threads: &'a Mutex<Vec<JoinHandle<()>>>,
     leaving: &'a AtomicUsize,
+    released: &'a AtomicBool,
 }
 
 /// What a worker has when its flow is built.
@@ -150,14 +184,14 @@ impl Run<'_> {
         let parts = self.parts;
         let ids = Arc::new(OnceLock::new());
         let rows = parts.shared.recovery.then(|| SnapshotRows::new(parts.router.clone(), ids.clone()));
-        let states = lock(&parts.states)[index].take().unwrap_or_default();
+        let states = lock(&parts.states)[index - parts.first_worker].take().unwrap_or_default();
         worker.dataflow(|scope| {
             let graph = Graph::new(
                 scope,
                 GraphParts {
                     shared: parts.shared.clone(),
                     settings: parts.settings.clone(),
-                    listings: self.listings.clone(),
+                    listings: parts.listings.clone(),
                     worker: index,
                     workers: peers,
                     router: parts.router.clone(),
@@ -202,7 +236,8 @@ impl Run<'_> {
     ) -> Result<(), crate::error::RunError> {
         let _ = ids.set(go.ids.clone());
         if let Some(writer) = writer {
-            let shard = lock(&go.shards)[index].take().expect("every worker has a shard of its own");
+            let shard =
+                lock(&go.shards)[index - self.parts.first_worker].take().expect("every worker has a shard of its own");
             lock(self.threads).push(writer.spawn(shard));
         }
         for begin in on_start {
@@ -213,11 +248,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Leaves together with all others: a worker that is gone cannot be sent to.
+    /// Leaves together with all others, of all processes: a worker that is gone cannot be sent to.
     fn leave(&self, worker: &mut Worker) {
         self.leaving.fetch_add(1, SeqCst);
         let mut waits = 0;
-        while self.leaving.load(SeqCst) < worker.peers() && waits < 200 {
+        let all_leave = || self.leaving.load(SeqCst) >= self.workers && self.released.load(SeqCst);
+        while !all_leave() && waits < 200 {
             if self.parts.shared.is_aborted() {
                 waits += 1;
             }
