@@ -1,7 +1,7 @@
 //! The raw hatch: a custom Timely operator as a step that recovers, rescales and commits like any other.
 //!
 //! **The one place where Timely's types show.** Timely breaks its API several times a year, and what is written
-//! here breaks with it; reach for [`Logic`](crate::Logic) first. A raw step is given the rows that an earlier
+//! here breaks with it; reach for [`Logic`](crate::operator::Logic) first. A raw step is given the rows that an earlier
 //! execution left and a writer for new ones; it gives back three streams, whose frontiers are its promises:
 //!
 //! - [`items`](RawOutputs::items): what it emits.
