@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another run holds the store; nothing was touched. Wait for it, or stop it.
-    #[error("recovery store {} is in use by process {pid} on {host} since {since}; stop that run, or wait for it to end", path.display())]
+    #[error("recovery store {} is in use by process {pid} on {host} since {since}; nothing was touched; stop that run, or wait for it to end", path.display())]
     Locked {
         /// The store.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum StoreError {
         what: String,
     },
     /// A later execution has taken the store: this process is left over from an earlier one.
-    #[error("recovery store {} was started again meanwhile: this process belongs to execution {ours}, the store to {theirs}", path.display())]
+    #[error("recovery store {} was started again meanwhile: this process belongs to execution {ours}, the store to {theirs}; nothing that it does counts any more, what was committed is safe; end it", path.display())]
     Overtaken {
         /// The store.
         path: PathBuf,
@@ -54,8 +54,9 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The bytes are not what was written. Nothing was changed: restore a backup, or start over with `--fresh`.
-    #[error("recovery store is damaged: {}{}: {what}; nothing was changed; restore a backup, or start over with --fresh", path.display(), chunk.map(|seq| format!(", chunk {seq}")).unwrap_or_default())]
+    /// The bytes are not what was written. Found at open, nothing was changed: restore a backup, or start over with
+    /// `--fresh`. Found by a run, it ends: the next open checks all that is there.
+    #[error("recovery store is damaged: {}{}: {what}; {}", path.display(), chunk.map(|seq| format!(", chunk {seq}")).unwrap_or_default(), after_damage(*durable))]
     Corrupt {
         /// The file or directory that is damaged.
         path: PathBuf,
@@ -65,6 +66,8 @@ pub enum StoreError {
         chunk: Option<u64>,
         /// What does not fit.
         what: String,
+        /// The last epoch that this shard acknowledged, if it was running.
+        durable: Option<Epoch>,
     },
     /// The store holds less than it once acknowledged: a backend or a copy lost data. Restore a backup, or `--fresh`.
     #[error("recovery store {} fell back: it holds epoch {found}, but epoch {acknowledged} was acknowledged; nothing was changed; restore a backup, or start over with --fresh", path.display())]
@@ -85,7 +88,7 @@ pub enum StoreError {
         missing: String,
     },
     /// Written by a later version. Nothing was changed: use that version.
-    #[error("recovery store {} was written by highwater {by} (format {found}); this is {} and reads up to format {known}; use a newer build", path.display(), env!("CARGO_PKG_VERSION"))]
+    #[error("recovery store {} was written by highwater {by} (format {found}); this is {} and reads up to format {known}; nothing was changed; use a newer build", path.display(), env!("CARGO_PKG_VERSION"))]
     NewerFormat {
         /// The store.
         path: PathBuf,
@@ -170,8 +173,8 @@ pub enum StoreError {
         /// The epoch that was asked for, or that the store is at.
         at: Epoch,
     },
-    /// The system failed to read or write. Look at the cause; all up to the last durable epoch is safe.
-    #[error("{doing} {} failed{}", path.display(), durable.map(|epoch| format!("; epoch {epoch} and all before it are safe")).unwrap_or_default())]
+    /// The system failed to read or write. See to the cause; all up to the last durable epoch is safe.
+    #[error("{doing} {} failed; {} safe; see to the cause and start again", path.display(), safe(*durable))]
     Io {
         /// File or directory.
         path: PathBuf,
@@ -195,7 +198,7 @@ pub enum StoreError {
 impl StoreError {
     /// Damage at a path that is not a chunk.
     pub(crate) fn corrupt(path: impl Into<PathBuf>, what: impl Into<String>) -> StoreError {
-        StoreError::Corrupt { path: path.into(), shard: None, chunk: None, what: what.into() }
+        StoreError::Corrupt { path: path.into(), shard: None, chunk: None, what: what.into(), durable: None }
     }
 
     /// Names what was done to which path when the system failed, before any epoch was written.
@@ -218,6 +221,16 @@ fn safe(durable: Option<Epoch>) -> String {
     )
 }
 
+fn after_damage(durable: Option<Epoch>) -> String {
+    match durable {
+        None => "nothing was changed; restore a backup, or start over with --fresh".to_owned(),
+        Some(epoch) => format!(
+            "epoch {epoch} was acknowledged and may be damaged, too; start again, which checks all of it, or restore a \
+             backup, or start over with --fresh"
+        ),
+    }
+}
+
 fn quoted(steps: &[String]) -> String {
     steps.iter().map(|step| format!("\"{step}\"")).collect::<Vec<_>>().join(", ")
 }
@@ -230,16 +243,124 @@ fn drop_options(steps: &[String]) -> String {
 mod tests {
     use super::*;
 
+    /// One of each kind, with what it must say of the place, of what is safe, and of what to do.
+    fn all() -> Vec<(StoreError, [&'static str; 3])> {
+        let path = || PathBuf::from("st");
+        let io = || io::Error::from(io::ErrorKind::Other);
+        let (durable, text) = (Some(Epoch(7)), || "x".to_owned());
+        vec![
+            (
+                StoreError::Locked { path: path(), pid: 12, host: "h".into(), since: "2026".into() },
+                ["st is in use by process 12 on h since 2026", "nothing was touched", "wait for it to end"],
+            ),
+            (StoreError::NotShared { path: path(), what: text() }, ["st", "not the one", "must name the same"]),
+            (
+                StoreError::Overtaken { path: path(), ours: Execution(3), theirs: Execution(4) },
+                ["execution 3, the store to 4", "what was committed is safe", "end it"],
+            ),
+            (
+                StoreError::NoSpace { path: path(), durable, free: 99, source: io() },
+                ["st (99 bytes free)", "epoch 7 and all before it are safe", "free space and start again"],
+            ),
+            (
+                StoreError::NoSpace { path: path(), durable: None, free: 0, source: io() },
+                ["st (0 bytes free)", "all that was acknowledged is safe", "free space and start again"],
+            ),
+            (
+                StoreError::Corrupt { path: path(), shard: Some(1), chunk: Some(9), what: text(), durable: None },
+                ["st, chunk 9: x", "nothing was changed", "restore a backup, or start over with --fresh"],
+            ),
+            (
+                StoreError::Corrupt { path: path(), shard: None, chunk: None, what: text(), durable },
+                ["st: x", "epoch 7 was acknowledged", "start again"],
+            ),
+            (
+                StoreError::Behind { path: path(), acknowledged: Epoch(9), found: Epoch(7) },
+                ["st fell back: it holds epoch 7, but epoch 9 was", "nothing was changed", "restore a backup"],
+            ),
+            (
+                StoreError::MissingShard { path: path(), missing: "gen-1/shard-0".into() },
+                ["st lacks gen-1/shard-0", "its manifest names", "put it back"],
+            ),
+            (
+                StoreError::NewerFormat { path: path(), found: 4, known: 3, by: "0.9.0".into() },
+                ["st was written by highwater 0.9.0 (format 4)", "nothing was changed", "use a newer build"],
+            ),
+            (
+                StoreError::OtherFlow { path: path(), stored: "a".into(), given: "b".into() },
+                ["st belongs to flow \"a\", this is flow \"b\"", "st", "name another directory"],
+            ),
+            (
+                StoreError::OtherBackend { path: path(), stored: "log".into(), given: "sled".into() },
+                ["st was made with --store log, not sled", "st", "leave out --store"],
+            ),
+            (
+                StoreError::Orphans { path: path(), steps: vec!["a".into(), "b".into()] },
+                ["st has state of steps", "\"a\", \"b\"", "--drop-state a --drop-state b"],
+            ),
+            (
+                StoreError::KindChanged { path: path(), step: "s".into(), stored: "a".into(), given: "b".into() },
+                ["step \"s\" is stored in st", "as a a, and is now a b", "--drop-state s"],
+            ),
+            (
+                StoreError::TooManyShards { path: path(), shards: 9, groups: 8 },
+                ["9 workers are more than the 8 key groups", "st", "use at most 8"],
+            ),
+            (
+                StoreError::NotAStore { path: path(), found: "notes".into() },
+                ["st is not a recovery store", "notes", "name an empty or a new directory"],
+            ),
+            (StoreError::BadOption { path: path(), what: text() }, ["recovery store st", ": x", "x"]),
+            (
+                StoreError::EpochsExhausted { path: path(), at: Epoch(5) },
+                ["st is at epoch 5", "last possible", "--fresh"],
+            ),
+            (
+                StoreError::Io { path: path(), doing: "writing", durable, source: io() },
+                ["writing st failed", "epoch 7 and all before it are safe", "see to the cause and start again"],
+            ),
+            (
+                StoreError::Poisoned { path: path(), durable: Epoch(7) },
+                ["st failed before", "epoch 7 and all before it are safe", "start again"],
+            ),
+        ]
+    }
+
+    /// A new kind must be put into the table above, too.
+    fn number(error: &StoreError) -> usize {
+        match error {
+            StoreError::Locked { .. } => 0,
+            StoreError::NotShared { .. } => 1,
+            StoreError::Overtaken { .. } => 2,
+            StoreError::NoSpace { .. } => 3,
+            StoreError::Corrupt { .. } => 4,
+            StoreError::Behind { .. } => 5,
+            StoreError::MissingShard { .. } => 6,
+            StoreError::NewerFormat { .. } => 7,
+            StoreError::OtherFlow { .. } => 8,
+            StoreError::OtherBackend { .. } => 9,
+            StoreError::Orphans { .. } => 10,
+            StoreError::KindChanged { .. } => 11,
+            StoreError::TooManyShards { .. } => 12,
+            StoreError::NotAStore { .. } => 13,
+            StoreError::BadOption { .. } => 14,
+            StoreError::EpochsExhausted { .. } => 15,
+            StoreError::Io { .. } => 16,
+            StoreError::Poisoned { .. } => 17,
+        }
+    }
+
     /// A message at 3 a.m. says where, what is safe and what to do.
     #[test]
     fn messages_name_place_and_way_out() {
-        let orphans = StoreError::Orphans { path: "st".into(), steps: vec!["a".into(), "b".into()] };
-        assert_eq!(
-            orphans.to_string(),
-            "recovery store st has state of steps that this flow does not have: \"a\", \"b\"; give the steps their old \
-             names, or drop their state with --drop-state a --drop-state b"
-        );
-        let chunk = StoreError::Corrupt { path: "s".into(), shard: Some(1), chunk: Some(7), what: "bad".into() };
-        assert!(chunk.to_string().contains("s, chunk 7: bad"));
+        let mut told = [false; 18];
+        for (error, parts) in all() {
+            told[number(&error)] = true;
+            let text = error.to_string();
+            for part in parts {
+                assert!(text.contains(part), "{text:?} does not say {part:?}");
+            }
+        }
+        assert_eq!(told, [true; 18], "one of each kind");
     }
 }

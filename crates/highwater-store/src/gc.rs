@@ -105,6 +105,7 @@ impl Shard {
                 shard: Some(self.place.index),
                 chunk: Some(seq),
                 what: what.into(),
+                durable: Some(self.durable),
             });
         }
         let gc = &mut self.collector;

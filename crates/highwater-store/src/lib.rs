@@ -50,6 +50,8 @@ mod disk;
 mod error;
 #[doc(hidden)]
 pub mod fail;
+#[doc(hidden)]
+pub mod faulty;
 mod files;
 mod gc;
 mod ids;

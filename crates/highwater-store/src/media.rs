@@ -160,7 +160,10 @@ pub(crate) fn broken(
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             StoreError::NoSpace { path, durable, free: media.free_bytes(), source }
         }
-        io::ErrorKind::InvalidData => StoreError::corrupt(path, format!("{doing} failed: {source}")),
+        io::ErrorKind::InvalidData => {
+            let what = format!("{doing} failed: {source}");
+            StoreError::Corrupt { path, shard: None, chunk: None, what, durable }
+        }
         _ => StoreError::Io { path, doing, durable, source },
     }
 }

@@ -1,5 +1,6 @@
 //! How to open a store.
 
+use crate::faulty::FaultyDisk;
 use crate::memory::MemoryDisk;
 use std::fmt;
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ pub struct OpenOptions {
     pub fresh: bool,
     /// Where a store without a directory lies. A clone of it, opened later, finds what was kept.
     pub memory: MemoryDisk,
+    /// A disk with a plan of faults instead, for tests of whole flows.
+    #[doc(hidden)]
+    pub faulty: Option<FaultyDisk>,
 }
 
 impl OpenOptions {
@@ -34,6 +38,7 @@ impl OpenOptions {
             flow: flow.into(),
             fresh: false,
             memory: MemoryDisk::default(),
+            faulty: None,
         }
     }
 }

@@ -80,7 +80,7 @@ impl Reader<'_> {
     }
 
     pub(crate) fn damage(&self, chunk: Option<u64>, what: String) -> StoreError {
-        StoreError::Corrupt { path: PathBuf::from(self.path), shard: Some(self.shard), chunk, what }
+        StoreError::Corrupt { path: PathBuf::from(self.path), shard: Some(self.shard), chunk, what, durable: None }
     }
 
     /// Follows the commit records under this lineage, and indexes all rows that count up to the last of them.

@@ -88,8 +88,9 @@ impl Store {
             Err(StoreError::Corrupt { .. }) if options.fresh => None,
             other => other?,
         };
-        let Some(stored) = stored.filter(|stored| !options.fresh && stored.generation != Generation(0)) else {
-            return Store::empty(media, lock, &options);
+        let stored = match stored {
+            Some(stored) if !options.fresh && stored.generation != Generation(0) => stored,
+            before => return Store::empty(media, lock, &options, before),
         };
         if stored.flow != options.flow {
             return Err(StoreError::OtherFlow { path: root, stored: stored.flow, given: options.flow });
@@ -116,12 +117,16 @@ impl Store {
     }
 
     /// A store that has no shards yet; what the directory holds is not touched before the start.
-    fn empty(media: Arc<dyn Media>, lock: Lock, options: &OpenOptions) -> Result<Store, StoreError> {
+    fn empty(
+        media: Arc<dyn Media>,
+        lock: Lock,
+        options: &OpenOptions,
+        before: Option<Manifest>,
+    ) -> Result<Store, StoreError> {
         let names = media.list("").map_err(StoreError::io(media.path(""), "listing"))?;
         let generations = names.iter().filter_map(|name| generation_of(name));
         let left = generations.max().unwrap_or_default();
         // The old numbers go on being used up: a new generation never meets a left-over one of its number.
-        let before = Manifest::read(&*media).ok().flatten();
         if left != Generation(0) && before.is_none() && !options.fresh {
             return Err(StoreError::MissingShard { path: media.path(""), missing: MANIFEST.to_owned() });
         }
@@ -272,10 +277,13 @@ pub(crate) fn open_shard(
     let cut = lineage.cut(acknowledged.execution);
     let acknowledged_epoch = cut.map_or(acknowledged.epoch, |cut| acknowledged.epoch.min(cut));
     if on(Rule::AckFirst) && (at < acknowledged_epoch || extent.last_seq < acknowledged.last_seq) {
-        let Some(what) = log.end_fault() else {
-            return Err(StoreError::Behind { path, acknowledged: acknowledged.epoch, found: at });
+        let what = match log.end_fault() {
+            Some(what) => format!("it was acknowledged (epoch {}), and at its place in {what}", acknowledged.epoch),
+            None if at < acknowledged_epoch => {
+                return Err(StoreError::Behind { path, acknowledged: acknowledged.epoch, found: at });
+            }
+            None => format!("it was acknowledged (epoch {}), and is not there", acknowledged.epoch),
         };
-        let what = format!("it was acknowledged (epoch {}), and at its place in {what}", acknowledged.epoch);
         return Err(reader.damage(Some(extent.last_seq + 1), what));
     }
     let found = Found { index, extent, ack, full_seq: history.full_seq };
@@ -305,9 +313,10 @@ impl OpenOptions {
     }
 
     fn media(&self) -> Arc<dyn Media> {
-        match &self.dir {
-            Some(dir) => Arc::new(DirDisk::new(dir.clone())),
-            None => Arc::new(self.memory.clone()),
+        match (&self.dir, &self.faulty) {
+            (Some(dir), _) => Arc::new(DirDisk::new(dir.clone())),
+            (None, Some(faulty)) => Arc::new(faulty.clone()),
+            (None, None) => Arc::new(self.memory.clone()),
         }
     }
 }

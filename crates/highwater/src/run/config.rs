@@ -6,6 +6,7 @@
 use crate::cluster::Cluster;
 use crate::policy::OnError;
 use highwater_store::Backend;
+use highwater_store::faulty::FaultyDisk;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,6 +68,9 @@ pub struct Config {
     pub rename_steps: Vec<(String, String)>,
     /// Sinks whose output is to be cut back or started over although it does not fit the store, by name.
     pub rewind_sinks: Vec<String>,
+    /// A disk with a plan of faults, in place of the directory, for tests of whole flows.
+    #[doc(hidden)]
+    pub faulty: Option<FaultyDisk>,
     /// Which process of several this is; none: the only one.
     pub cluster: Option<Cluster>,
     /// Stops the run; clone it before the run begins.
@@ -101,6 +105,7 @@ impl Config {
             accept_shapes: Vec::new(),
             rename_steps: Vec::new(),
             rewind_sinks: Vec::new(),
+            faulty: None,
             cluster: None,
             stop: StopHandle::default(),
         }

@@ -227,7 +227,8 @@ fn load_store(config: &Config, workers: usize) -> Result<Opened, RunError> {
     };
     let failed = |error| RunError::Store { error, kept: None };
     let mut options = OpenOptions::new(config.flow.clone());
-    options.dir = Some(dir.clone());
+    options.dir = Some(dir.clone()).filter(|_| config.faulty.is_none());
+    options.faulty.clone_from(&config.faulty);
     options.backend = config.store;
     options.key_groups = config.key_groups;
     options.fresh = config.fresh;
