@@ -11,6 +11,7 @@ mod limit;
 mod measure;
 mod price;
 mod rival;
+mod store;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -81,6 +82,8 @@ enum What {
     },
     /// What recovery costs, and what the engine costs without it
     Price(price::Price),
+    /// What each store costs: CPU, space, memory, time to come back
+    Store(store::StoreBench),
 }
 
 #[derive(clap::Args)]
@@ -142,6 +145,7 @@ fn run(what: What) -> Result<String, String> {
             }))
         }
         What::Price(price) => price.run(),
+        What::Store(store) => store.run(),
     }
 }
 
