@@ -7,6 +7,7 @@
 //! changed the key, the lines of a key are in order. `PROPTEST_CASES=1000` for more; a found case is
 //! kept beside this file and tried first.
 
+use highwater::operator::Sided;
 use highwater::prelude::*;
 use highwater::{RunError, Summary};
 use proptest::collection::vec;
@@ -41,6 +42,16 @@ enum Step {
     Discard(u64),
     /// Another key. From here on only the number of a key's items is certain, not their order.
     Rekey(u64),
+    /// Two ways, one of them changed, and together again.
+    Branch(u64),
+    /// Two ways by type, and together again.
+    Split(u64),
+    /// Spread over the workers.
+    Redistribute,
+    /// The same for whole batches as for their items.
+    FlatMapBatch(u64),
+    /// A logic in a scope, whose two outputs come together again.
+    Aside(u64),
 }
 
 /// How a run ends.
@@ -84,6 +95,41 @@ impl Logic<u64, u64> for Rounds {
     }
 }
 
+/// Counts a key's items; every so many of them goes out by the side.
+struct Toll(u64);
+
+impl Logic<u64, u64> for Toll {
+    type State = u64;
+    type Out = Sided<u64, String>;
+    type Error = std::convert::Infallible;
+
+    fn init(&self, _key: &u64) -> u64 {
+        0
+    }
+
+    fn on_item(
+        &mut self,
+        count: &mut u64,
+        _value: u64,
+        context: &mut Context<'_, u64, Self::Out>,
+    ) -> Result<Next, Self::Error> {
+        *count += 1;
+        if count.is_multiple_of(self.0) {
+            context.emit_side(count.to_string())
+        } else {
+            context.emit_main(*count)
+        }
+        Ok(Next::Keep)
+    }
+}
+
+/// A composite operator.
+fn toll<'s>(every: u64, items: Stream<'s, Pair>) -> Stream<'s, Pair> {
+    let (main, side) = items.into_keyed().stateful("toll", Toll(every)).split_side();
+    let side = side.map_value(|text: String| text.parse::<u64>().expect("it was a number"));
+    main.merge([side]).into_stream()
+}
+
 fn mixed(state: u64, value: u64) -> u64 {
     state.wrapping_mul(31).wrapping_add(value) % 1_000_003
 }
@@ -101,7 +147,9 @@ fn try_mix(refused: u64, state: &mut u64, value: u64) -> Result<u64, String> {
 impl Step {
     /// Whether the order of a key's items is lost behind it, if it was not before.
     fn loses_order(self) -> bool {
-        matches!(self, Step::Rekey(_))
+        // Two ways that meet again, or workers in turn: nobody knows who comes first.
+        use Step::{Aside, Branch, Redistribute, Rekey, Split};
+        matches!(self, Rekey(_) | Branch(_) | Split(_) | Redistribute | Aside(_))
     }
 
     /// Puts the step into a flow. `ordered`: nothing before it has changed the key.
@@ -121,6 +169,30 @@ impl Step {
             Step::Rekey(n) => {
                 items.key_by(move |(key, value)| (key + value) % n).into_stream().map(|(key, (_, value))| (key, value))
             }
+            Step::Branch(n) => {
+                let (yes, no) = items.branch(move |(_, value)| value % n == 0);
+                yes.map(|(key, value)| (key, value + 1)).merge([no])
+            }
+            Step::Split(n) => {
+                let (good, bad) =
+                    items.split_result(
+                        move |(key, value)| {
+                            if value % n == 0 { Err(format!("{key} {value}")) } else { Ok((key, value)) }
+                        },
+                    );
+                let bad = bad.map(|text| {
+                    let (key, value) = text.split_once(' ').expect("it has two parts");
+                    let [key, value] = [key, value].map(|part| part.parse::<u64>().expect("it was a number"));
+                    (key, value * 2)
+                });
+                bad.merge([good])
+            }
+            Step::Redistribute => items.redistribute(),
+            Step::FlatMapBatch(n) => items.flat_map_batch(move |batch| {
+                assert!(!batch.is_empty());
+                batch.into_iter().filter(move |(_, value)| value % n != 1)
+            }),
+            Step::Aside(n) => items.scope(&name, |items| toll(n, items)),
             _ if !ordered => items.into_keyed().stateful_map(&name, || 0, count).into_stream(),
             Step::Mix => items.into_keyed().stateful_map(&name, || 7, mix).into_stream(),
             Step::TryMix(n) => items
@@ -144,6 +216,16 @@ impl Step {
                 Step::TryMap(n) if value % n == 2 => refused += 1,
                 Step::TryMap(_) => out.push((key, value + 1)),
                 Step::Rekey(n) => out.push(((key + value) % n, value)),
+                Step::Branch(n) => out.push((key, value + u64::from(value % n == 0))),
+                Step::Split(n) => out.push((key, if value % n == 0 { value * 2 } else { value })),
+                Step::Redistribute => out.push((key, value)),
+                Step::FlatMapBatch(n) if value % n == 1 => {}
+                Step::FlatMapBatch(_) => out.push((key, value)),
+                Step::Aside(_) => {
+                    let count = states.entry(key).or_insert(0);
+                    *count += 1;
+                    out.push((key, *count));
+                }
                 _ if !ordered => {
                     let count = states.entry(key).or_insert(0);
                     *count += 1;
@@ -248,6 +330,11 @@ fn any_step() -> impl Strategy<Value = Step> {
         (2u64..7).prop_map(Step::TryMix),
         (1u64..5).prop_map(Step::Discard),
         (1u64..9).prop_map(Step::Rekey),
+        (1u64..5).prop_map(Step::Branch),
+        (1u64..5).prop_map(Step::Split),
+        Just(Step::Redistribute),
+        (2u64..5).prop_map(Step::FlatMapBatch),
+        (1u64..4).prop_map(Step::Aside),
     ]
 }
 

@@ -54,6 +54,35 @@ impl<'s> Flow<'s> {
         crate::source::source(&self.graph, step, source)
     }
 
+    /// Writes a part of the flow down under a name: a step `lookup` within `scope("enrich", ..)` is `enrich.lookup`.
+    /// For a part that begins with a stream: [`Stream::scope`], which says more.
+    ///
+    /// # Shape
+    /// That of what `build` makes.
+    ///
+    /// # Errors
+    /// As [`Stream::scope`].
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::prelude::*;
+    /// fn numbers<'s>(flow: &Flow<'s>) -> Stream<'s, i32> {
+    ///     flow.source("in", list(["1", "x"].map(String::from))).try_map("parse", |text| text.parse::<i32>())
+    /// }
+    /// let both = highwater::testing::run(|flow| {
+    ///     flow.on_error("left.parse", OnError::Skip);
+    ///     flow.on_error("right.parse", OnError::Skip);
+    ///     flow.scope("left", numbers).merge([flow.scope("right", numbers)])
+    /// });
+    /// assert_eq!(both, [1, 1]);
+    /// ```
+    ///
+    /// # Source
+    /// As [`Stream::scope`].
+    pub fn scope<R>(&self, name: &str, build: impl FnOnce(&Flow<'s>) -> R) -> R {
+        self.graph.within(name, || build(self))
+    }
+
     /// Chooses the error policy of one step, whatever that of the run is (`--on-error`).
     ///
     /// # Shape
@@ -76,7 +105,7 @@ impl<'s> Flow<'s> {
     /// # Source
     /// Kafka Streams' exception handlers (KIP-1034), which are of the whole application or of one node.
     pub fn on_error(&self, step: &str, policy: OnError) {
-        self.graph.choose_policy(step, policy);
+        self.graph.choose_policy(&self.graph.full(step), policy);
     }
 
     /// The raw hatch: puts a custom Timely operator into the flow, as a step that recovers and commits like any other.
@@ -142,7 +171,7 @@ impl<'s> Flow<'s> {
     /// # Source
     /// Serialisers by state, as Flink has them.
     pub fn encode_states(&self, step: &str, codec: Codec) {
-        self.graph.evolve(step, |evolution| evolution.codec = Some(codec));
+        self.graph.evolve(&self.graph.full(step), |evolution| evolution.codec = Some(codec));
     }
 
     /// Declares how states of `step` that an earlier build stored as `Old` become those of today, before the step is
@@ -182,6 +211,6 @@ impl<'s> Flow<'s> {
     /// # Source
     /// State schema evolution of Flink, where it is tied to the serialiser.
     pub fn migrate<Old: State, New: State>(&self, step: &str, migrate: impl Fn(Old) -> New + 'static) {
-        self.graph.evolve(step, |evolution| evolution.migrations.push(Migration::new(migrate)));
+        self.graph.evolve(&self.graph.full(step), |evolution| evolution.migrations.push(Migration::new(migrate)));
     }
 }

@@ -96,6 +96,8 @@ pub(crate) struct Graph<'s> {
     states: RefCell<RestoredStates>,
     evolutions: RefCell<HashMap<String, Evolution>>,
     policies: RefCell<BTreeMap<String, Policy>>,
+    /// What stands before the names of steps: the scopes that are being written down, each with its dot.
+    prefix: RefCell<String>,
 }
 
 /// The error policy of one step.
@@ -170,7 +172,29 @@ impl<'s> Graph<'s> {
             states: RefCell::new(parts.states),
             evolutions: RefCell::default(),
             policies: RefCell::default(),
+            prefix: RefCell::default(),
         })
+    }
+
+    /// Writes down what `build` does within the scope `name`.
+    pub(crate) fn within<R>(&self, name: &str, build: impl FnOnce() -> R) -> R {
+        let whole = self.full(name);
+        if name.is_empty() || name.contains('#') {
+            let reason = "the name of a scope is not empty and has no '#'".to_owned();
+            self.declared.borrow_mut().errors.push(BuildError::StepName { step: whole.clone(), reason });
+        }
+        let outside = self.prefix.replace(whole + ".");
+        let built = build();
+        self.prefix.replace(outside);
+        built
+    }
+
+    /// The whole name of a step that is written down here. Names that highwater makes are whole.
+    pub(crate) fn full(&self, step: &str) -> String {
+        match step.contains('#') {
+            true => step.to_owned(),
+            false => format!("{}{step}", self.prefix.borrow()),
+        }
     }
 
     /// Takes a step name; a taken or unusable one is reported with all other building errors.

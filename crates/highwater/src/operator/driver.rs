@@ -46,6 +46,7 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     logic: L,
 ) -> KeyedStream<'s, K, L::Out> {
     let graph = stream.graph.clone();
+    let step = &*graph.full(step);
     let index = graph.declare(step, StepKind::State);
     let skipped = can_fail::<L::Error>().then(|| Counter::new(&graph, &format!("{step}#skipped")));
     let Beginning { keys, codec, first } = Beginning::of(&graph, step);

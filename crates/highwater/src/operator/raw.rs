@@ -78,6 +78,7 @@ impl<'s> RawFlow<'s> {
         step: &str,
         build: impl FnOnce(RawStep<'s, K, S>) -> RawOutputs<'s, T>,
     ) -> Stream<'s, T> {
+        let step = &*self.graph.full(step);
         let index = self.graph.declare(step, StepKind::State);
         let restored = restore(step, &self.graph.take_states(step)).unwrap_or_else(|error| {
             self.graph.refuse(error);

@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::channels::pact::{ParallelizationContract, Pipeline};
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
@@ -21,10 +21,21 @@ pub(crate) fn transform<'s, T: 'static, U: 'static>(
     items: StreamVec<'s, Time, T>,
     graph: &Rc<Graph<'s>>,
     name: String,
+    logic: impl FnMut(Vec<T>) -> Vec<U> + 'static,
+) -> StreamVec<'s, Time, U> {
+    transform_by(items, graph, name, Pipeline, logic)
+}
+
+/// The same for items that go to the worker that `pact` says.
+pub(crate) fn transform_by<'s, T: 'static, U: 'static>(
+    items: StreamVec<'s, Time, T>,
+    graph: &Rc<Graph<'s>>,
+    name: String,
+    pact: impl ParallelizationContract<Time, Vec<T>>,
     mut logic: impl FnMut(Vec<T>) -> Vec<U> + 'static,
 ) -> StreamVec<'s, Time, U> {
     let mut builder = OperatorBuilder::new(name.clone(), graph.scope);
-    let mut input = builder.new_input(items, Pipeline);
+    let mut input = builder.new_input(items, pact);
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Time, CapacityContainerBuilder<Vec<U>>>::from(output);
     let (shared, worker) = (graph.shared.clone(), graph.worker);

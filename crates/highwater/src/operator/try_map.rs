@@ -3,7 +3,8 @@
 use crate::data::{Data, StepError};
 use crate::operator::counter::Counter;
 use crate::operator::fallible::fallible;
-use crate::operator::transform::{transform, unnamed};
+use crate::operator::split::split;
+use crate::operator::transform::unnamed;
 use crate::stream::Stream;
 use std::panic::Location;
 
@@ -37,6 +38,7 @@ impl<'s, T: Data> Stream<'s, T> {
         mut f: impl FnMut(T) -> Result<U, E> + 'static,
     ) -> Stream<'s, U> {
         let graph = self.graph.clone();
+        let step = &*graph.full(step);
         let counter = Counter::new(&graph, step);
         let shown = |item: &T| Some(item.clone());
         let items = fallible(self.items, &graph, step, counter, shown, move |item, out| {
@@ -50,6 +52,9 @@ impl<'s, T: Data> Stream<'s, T> {
     ///
     /// # Shape
     /// `T` in; `U` out on the first stream, `E` on the second: together one per one in, same epoch.
+    ///
+    /// # State
+    /// None.
     ///
     /// # Errors
     /// None of its own: an error is an item here.
@@ -72,16 +77,15 @@ impl<'s, T: Data> Stream<'s, T> {
         self,
         mut f: impl FnMut(T) -> Result<U, E> + 'static,
     ) -> (Stream<'s, U>, Stream<'s, E>) {
-        let graph = self.graph.clone();
-        let split = transform(self.items, &graph, unnamed("split_result", Location::caller()), move |batch| {
-            batch.into_iter().map(&mut f).collect::<Vec<_>>()
+        let name = unnamed("split_result", Location::caller());
+        let (good, bad) = split(self.items, &self.graph, name, move |batch, good, bad| {
+            for item in batch {
+                match f(item) {
+                    Ok(item) => good.push(item),
+                    Err(error) => bad.push(error),
+                }
+            }
         });
-        let good = transform(split.clone(), &graph, "split_result: Ok".to_owned(), |batch: Vec<Result<U, E>>| {
-            batch.into_iter().filter_map(Result::ok).collect()
-        });
-        let bad = transform(split, &graph, "split_result: Err".to_owned(), |batch| {
-            batch.into_iter().filter_map(Result::err).collect()
-        });
-        (Stream::new(good, graph.clone()), Stream::new(bad, graph))
+        (Stream::new(good, self.graph.clone()), Stream::new(bad, self.graph))
     }
 }

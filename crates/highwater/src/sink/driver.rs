@@ -74,6 +74,7 @@ pub(super) fn put<'s, T: Data, S: Sink<T>>(
     step: &str,
     mut sink: S,
 ) {
+    let step = &*graph.full(step);
     let index = graph.declare(step, StepKind::Sink);
     let counter = Counter::new(graph, &format!("{step}#skipped"));
     let output = sink.output();

@@ -66,6 +66,7 @@ struct Reader<P> {
 
 /// Puts a source into the graph.
 pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S) -> Stream<'s, S::Item> {
+    let step = &*graph.full(step);
     let index = graph.declare(step, StepKind::Source);
     if graph.shared.recovery
         && let Some(reason) = source.unrecoverable()
