@@ -5,6 +5,8 @@
 //! whose output has another digest ends the comparison: there is no price for a wrong answer.
 
 mod cart;
+mod collections;
+mod differential;
 mod digest;
 mod flow;
 mod limit;
@@ -84,6 +86,38 @@ enum What {
     Price(price::Price),
     /// What each store costs: CPU, space, memory, time to come back
     Store(store::StoreBench),
+    /// What recovery of collections costs, against Differential by hand
+    Differential(differential::Price),
+    /// How large a collection and its store are when it has changed for long, and how soon it is back
+    Churn(differential::Churn),
+    /// Paid orders as a collection on highwater
+    Collections {
+        #[command(flatten)]
+        job: Job,
+        /// Worker threads
+        #[arg(short, long, default_value_t = 1)]
+        workers: usize,
+        /// Recovery store; none: no recovery
+        #[arg(short, long)]
+        recovery: Option<PathBuf>,
+        /// Backend of the store
+        #[arg(long, default_value = "sled")]
+        store: highwater_store::Backend,
+        /// How often an epoch ends
+        #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
+        epoch_interval: Duration,
+    },
+    /// The same on Differential by hand, without recovery
+    DifferentialByHand {
+        #[command(flatten)]
+        job: Job,
+        /// Worker threads
+        #[arg(short, long, default_value_t = 1)]
+        workers: usize,
+        /// How often an epoch ends
+        #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
+        epoch_interval: Duration,
+    },
 }
 
 #[derive(clap::Args)]
@@ -146,6 +180,29 @@ fn run(what: What) -> Result<String, String> {
         }
         What::Price(price) => price.run(),
         What::Store(store) => store.run(),
+        What::Differential(price) => price.run(),
+        What::Churn(churn) => churn.run(),
+        What::Collections { job, workers, recovery, store, epoch_interval } => {
+            let mut config = Config::new("paid");
+            config.workers = workers;
+            config.store = recovery.is_some().then_some(store);
+            config.recovery = recovery;
+            config.epoch_interval = epoch_interval;
+            let options = collections::Options { files: job.files, output: job.output };
+            let summary = collections::run(config, options)?;
+            Ok(said(Said {
+                records: summary.records,
+                rows: summary.rows,
+                row_bytes: summary.row_bytes,
+                epochs: summary.committed.0 - summary.resumed.0,
+                syncs: summary.syncs,
+                ..Said::default()
+            }))
+        }
+        What::DifferentialByHand { job, workers, epoch_interval } => {
+            collections::rival(job.files, job.output, workers, epoch_interval)?;
+            Ok(said(Said::default()))
+        }
     }
 }
 

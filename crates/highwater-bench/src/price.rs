@@ -168,14 +168,14 @@ impl Contender {
 }
 
 /// Least, median, most.
-fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     [values[0], values[values.len() / 2], values[values.len() - 1]]
 }
 
 /// Processor and number of cores, as far as the system tells.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|model| model.1));

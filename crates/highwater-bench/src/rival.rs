@@ -18,7 +18,7 @@ use timely::dataflow::operators::generic::{Operator, source};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Lines in one batch: one message, one time.
-const BATCH: usize = 1024;
+pub(crate) const BATCH: usize = 1024;
 
 /// Batches of a worker that may be on their way.
 const WINDOW: u64 = 64;
@@ -113,14 +113,14 @@ fn join(carts: &mut HashMap<String, Cart>, event: Event, rows: &mut Vec<u8>) {
 }
 
 /// The events of some files, one after the other.
-struct Lines {
+pub(crate) struct Lines {
     files: std::vec::IntoIter<PathBuf>,
     open: Option<(PathBuf, BufReader<File>)>,
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn new(files: Vec<PathBuf>) -> Lines {
+    pub(crate) fn new(files: Vec<PathBuf>) -> Lines {
         Lines { files: files.into_iter(), open: None, line: Vec::new() }
     }
 }
@@ -150,7 +150,7 @@ impl Iterator for Lines {
 }
 
 /// Ends the process: a panic in a Timely worker would leave the others waiting for ever.
-fn fail(what: &Path, error: impl std::fmt::Display) -> ! {
+pub(crate) fn fail(what: &Path, error: impl std::fmt::Display) -> ! {
     // Nothing is left to do if even stderr is gone.
     let _ = writeln!(io::stderr(), "error: {}: {error}", what.display());
     std::process::exit(74)

@@ -148,6 +148,26 @@ impl<'s> Flow<'s> {
         RawFlow::new(self.graph.clone()).raw(step, build)
     }
 
+    /// The flow as Timely sees it, for what is more than one raw step: scopes of one's own, streams into them and out.
+    ///
+    /// # Example
+    /// ```
+    /// use highwater::prelude::*;
+    /// use highwater::raw::timely::dataflow::operators::{Enter, Leave};
+    /// let numbers = highwater::testing::run(|flow| {
+    ///     let raw = flow.to_raw();
+    ///     let (items, _) = flow.source("in", list([1, 2])).into_raw();
+    ///     raw.stream(raw.scope().region(|region| items.enter(region).leave(raw.scope())))
+    /// });
+    /// assert_eq!(numbers, [1, 2]);
+    /// ```
+    ///
+    /// # Source
+    /// Timely's `Scope`.
+    pub fn to_raw(&self) -> RawFlow<'s> {
+        RawFlow::new(self.graph.clone())
+    }
+
     /// Chooses how the states of the stateful step `step` are written, before the step is written down.
     ///
     /// # Shape

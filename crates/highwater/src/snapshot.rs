@@ -41,16 +41,29 @@ impl SnapshotRows {
     /// Adds the state of `key` at the end of `epoch`; `None` means that it was discarded.
     pub(crate) fn put<K: Serialize + ?Sized, S: Serialize>(
         &self,
-        (step, codec): (StepIndex, Codec),
+        rows_as: (StepIndex, Codec),
         epoch: Epoch,
         key: &K,
         state: Option<&S>,
     ) -> Result<(), StepError> {
+        self.put_checked(rows_as, epoch, key, state, |_| Ok(()))
+    }
+
+    /// The same, if `check` does not refuse the worker that owns `key`.
+    pub(crate) fn put_checked<K: Serialize + ?Sized, S: Serialize>(
+        &self,
+        (step, codec): (StepIndex, Codec),
+        epoch: Epoch,
+        key: &K,
+        state: Option<&S>,
+        check: impl FnOnce(usize) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
         let Inner { epochs, spare, router, key: bytes } = &mut *self.inner.borrow_mut();
         bytes.clear();
         encode_key(key, bytes)?;
-        let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
         let (id, group) = (self.id(step), router.group(bytes));
+        check(router.owner(group))?;
+        let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
         match state {
             Some(state) => {
                 rows.put_with(id, group, |out| out.extend_from_slice(bytes), |out| encode_state(codec, state, out))

@@ -6,6 +6,7 @@ use crate::run::{Config, run as run_flow};
 pub use crate::sink::Capture;
 use crate::stream::Stream;
 use std::sync::{Arc, Mutex, PoisonError};
+use timely::dataflow::operators::vec::Map;
 
 /// Runs a flow on one worker, without recovery, and answers what the stream that it returns had.
 ///
@@ -26,8 +27,11 @@ where
     let capture = seen.clone();
     let flow = move |flow: &Flow<'_>, _: &()| {
         let capture = capture.clone();
-        let _ =
+        let seen =
             build(flow).inspect(move |item| capture.lock().unwrap_or_else(PoisonError::into_inner).push(item.clone()));
+        let (seen, raw) = seen.into_raw();
+        // No sink holds the run until all is seen.
+        raw.wait_for(seen.flat_map(|_| None::<()>));
     };
     if let Err(error) = run_flow(Config::new("test"), (), flow) {
         panic!("{error}");

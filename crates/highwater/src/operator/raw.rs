@@ -9,14 +9,20 @@
 //!   epoch when its input is complete, while a capability of this output at that epoch is held; then drop it.
 //! - [`work`](RawOutputs::work): what is worked off, for flow control. Sources wait when it stays behind.
 //!
+//! The shape of a step's keys and rows is kept and compared like that of any state: a changed type is refused before
+//! a record is read, or migrated.
+//!
 //! A time is an epoch and a tick ([`Time`]); ticks are for flow control only. Rows are of whole epochs. User code
 //! that may panic goes through [`Guard::run`]: unwinding into Timely would end the run without saying where.
 
 use crate::codec::{Codec, decode};
 use crate::data::{Data, Key, State, StepError};
 use crate::error::{RunError, StepFailure};
-use crate::graph::{Graph, StepKind};
+use crate::evolution::Reading;
+use crate::graph::{Closing, Graph, StepKind};
 use crate::guard::{guarded, report};
+use crate::letter::Letter;
+use crate::operator::beginning::{First, Found};
 use crate::restored::PackedRows;
 use crate::route::Router;
 use crate::shared::{Cause, Shared};
@@ -25,7 +31,6 @@ use crate::stream::Stream;
 pub use crate::time::Time;
 use highwater_store::Epoch;
 use std::any::type_name;
-use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -33,6 +38,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 pub use timely;
 use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
 
 /// The flow under construction, as Timely sees it.
@@ -72,6 +78,12 @@ impl<'s> RawFlow<'s> {
         Stream::new(items, self.graph.clone())
     }
 
+    /// Adds to what flow control and the end of a run wait for: the frontier of `done`, which carries nothing. Sinks and
+    /// steps are waited for; what else happens in operators of one's own is not.
+    pub fn wait_for(&self, done: StreamVec<'s, Time, ()>) {
+        self.graph.declared.borrow_mut().ends.push(done);
+    }
+
     /// Puts a raw step into the flow: see [`Flow::raw`](crate::Flow::raw).
     pub fn raw<K: Key, S: State, T>(
         &self,
@@ -80,32 +92,87 @@ impl<'s> RawFlow<'s> {
     ) -> Stream<'s, T> {
         let step = &*self.graph.full(step);
         let index = self.graph.declare(step, StepKind::State);
-        let restored = restore(step, &self.graph.take_states(step)).unwrap_or_else(|error| {
+        let begun = self.begin::<K, S>(step).unwrap_or_else(|error| {
             self.graph.refuse(error);
-            Vec::new()
+            Begun::default()
         });
-        let router = RefCell::new(self.graph.router.clone());
         let rows = self.graph.rows.clone();
-        let rows = RowWriter { rows, index, router, worker: self.graph.worker, of: PhantomData };
+        let rows = RowWriter { rows, written_as: (index, begun.codec), worker: self.graph.worker, of: PhantomData };
         let router = Route { router: self.graph.router.clone() };
         let guard = self.guard(step);
-        let outputs = build(RawStep { flow: self.clone(), step: step.to_owned(), restored, rows, router, guard });
+        let outputs = build(RawStep {
+            flow: self.clone(),
+            step: step.to_owned(),
+            restored: begun.restored,
+            is_new: begun.is_new,
+            rewrite: begun.rewrite,
+            rows,
+            router,
+            guard,
+        });
+        // Every worker builds the same, whoever has the schema to write.
+        let schema = self.graph.rows.is_some().then(|| write_schema(&self.graph, step, begun.schema));
         let mut declared = self.graph.declared.borrow_mut();
+        declared.closings.extend(schema);
         declared.closings.push(no_letters(outputs.rows));
         declared.ends.push(outputs.work);
         drop(declared);
         self.stream(outputs.items)
     }
+
+    /// Reads the rows that an earlier execution left of a step, as the types of today.
+    fn begin<K: Key, S: State>(&self, step: &str) -> Result<Begun<K, S>, RunError> {
+        if self.graph.rows.is_none() {
+            self.graph.take_evolution(step);
+            return Ok(Begun::default());
+        }
+        let Found { plan, known, schema } = Found::<S>::of::<K>(&self.graph, step)?;
+        let restored = restore(step, &self.graph.take_states(step), &plan.reading)?;
+        let is_new = !known && restored.is_empty();
+        Ok(Begun { restored, is_new, rewrite: plan.rewrite, codec: plan.codec, schema })
+    }
+}
+
+/// What a raw step begins with.
+struct Begun<K, S> {
+    restored: Vec<(K, S)>,
+    is_new: bool,
+    rewrite: bool,
+    codec: Codec,
+    schema: Option<First>,
+}
+
+impl<K, S> Default for Begun<K, S> {
+    fn default() -> Self {
+        Begun { restored: Vec::new(), is_new: true, rewrite: false, codec: Codec::default(), schema: None }
+    }
+}
+
+/// Writes the shape of a step's rows beside them, in the first epoch.
+fn write_schema<'s>(graph: &Rc<Graph<'s>>, step: &str, schema: Option<First>) -> Closing<'s> {
+    let mut builder = OperatorBuilder::new(format!("{step}#schema"), graph.scope);
+    let (_rows, written) = builder.new_output::<Vec<Letter>>();
+    let (rows, first) = (graph.rows.clone(), graph.shared.first);
+    builder.build(move |mut capabilities| {
+        let mut due = capabilities.pop().map(|held| held.delayed(&Time::start_of(first))).zip(schema);
+        move |_frontiers| {
+            // Held until here: the first epoch is not stored without it.
+            if let (Some((_held, schema)), Some(rows)) = (due.take(), &rows) {
+                schema.write(first, rows);
+            }
+        }
+    });
+    written
 }
 
 /// The port of rows carries dead letters elsewhere; a raw step has none.
-fn no_letters<'s>(rows: StreamVec<'s, Time, ()>) -> crate::graph::Closing<'s> {
+fn no_letters<'s>(rows: StreamVec<'s, Time, ()>) -> Closing<'s> {
     use timely::dataflow::operators::vec::Map;
-    rows.flat_map(|()| None::<crate::letter::Letter>)
+    rows.flat_map(|()| None::<Letter>)
 }
 
 /// Rows of an earlier execution, decoded.
-fn restore<K: Key, S: State>(step: &str, rows: &PackedRows) -> Result<Vec<(K, S)>, RunError> {
+fn restore<K: Key, S: State>(step: &str, rows: &PackedRows, reading: &Reading<S>) -> Result<Vec<(K, S)>, RunError> {
     let mut restored = Vec::with_capacity(rows.len());
     for (key_bytes, value) in rows.iter() {
         let schema = |what, expected, error: StepError| RunError::Schema {
@@ -116,7 +183,7 @@ fn restore<K: Key, S: State>(step: &str, rows: &PackedRows) -> Result<Vec<(K, S)
             reason: error.to_string(),
         };
         let key = decode(key_bytes).map_err(|e| schema("key", type_name::<K>(), e))?;
-        let state = decode(value).map_err(|e| schema("state", type_name::<S>(), e))?;
+        let state = reading.decode(value).map_err(|e| schema("state", type_name::<S>(), e))?;
         restored.push((key, state));
     }
     Ok(restored)
@@ -132,6 +199,13 @@ pub struct RawStep<'s, K, S> {
     /// [`first_epoch`](RawFlow::first_epoch), in no order. Empty at a first start, and without recovery. The number
     /// of workers may have changed since.
     pub restored: Vec<(K, S)>,
+    /// The store knows nothing of this step: no earlier execution had it, or `--drop-state` has taken it out. A step
+    /// whose rows must agree with those of others has to catch up then. Always so without recovery.
+    pub is_new: bool,
+    /// The rows were stored in another shape or codec (after [`Flow::migrate`](crate::Flow::migrate) or
+    /// [`Flow::encode_states`](crate::Flow::encode_states)): **put each of them again in the first epoch**, of which a
+    /// capability of [`rows`](RawOutputs::rows) must be held until then.
+    pub rewrite: bool,
     /// Where rows go.
     pub rows: RowWriter<K, S>,
     /// Which worker owns a key: what an exchange in front of the operator needs.
@@ -166,8 +240,7 @@ impl<T> fmt::Debug for RawOutputs<'_, T> {
 /// Writes the rows of a raw step.
 pub struct RowWriter<K, S> {
     rows: Option<SnapshotRows>,
-    index: StepIndex,
-    router: RefCell<Router>,
+    written_as: (StepIndex, Codec),
     worker: usize,
     of: PhantomData<fn(&K, &S)>,
 }
@@ -192,11 +265,12 @@ impl<K: Key, S: State> RowWriter<K, S> {
     /// If key or state cannot be encoded; if another worker owns the key. Pass it to [`Guard::fail`].
     pub fn put(&self, capability: &Capability<Time>, key: &K, state: Option<&S>) -> Result<(), StepError> {
         let Some(rows) = &self.rows else { return Ok(()) };
-        let owner = self.router.borrow_mut().worker_of(key);
-        if owner != self.worker {
-            return Err(format!("worker {} writes a row that worker {owner} owns: {key:?}", self.worker).into());
-        }
-        rows.put((self.index, Codec::MessagePack), capability.time().epoch(), key, state)
+        rows.put_checked(self.written_as, capability.time().epoch(), key, state, |owner| {
+            if owner == self.worker {
+                return Ok(());
+            }
+            Err(format!("worker {} writes a row that worker {owner} owns: {key:?}", self.worker).into())
+        })
     }
 }
 
