@@ -12,6 +12,7 @@ use super::socket::Socket;
 use crate::clock::now;
 use crate::shared::{Shared, lock};
 use std::collections::VecDeque;
+use std::io::Read;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -59,6 +60,20 @@ struct Peer {
     gone: AtomicBool,
     /// The clock as it knows it.
     knows: Mutex<ClockState>,
+}
+
+/// A connection, every byte from which is a sign of life: a long message over a slow line may take its time.
+struct Heard<'a> {
+    socket: &'a mut Socket,
+    at: &'a Mutex<Instant>,
+}
+
+impl Read for Heard<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.socket.read(bytes)?;
+        *lock(self.at) = now();
+        Ok(read)
+    }
 }
 
 /// Why waiting for a message was in vain.
@@ -249,13 +264,17 @@ impl Fabric {
 
     fn read(&self, index: usize, peer: &Peer, mut socket: Socket, inbox: &Sender<(usize, Message)>) {
         loop {
-            let message = read_frame(&mut socket, FRAME_BYTES_MAX).and_then(|frame| decode(&frame));
+            let frame = read_frame(&mut Heard { socket: &mut socket, at: &peer.heard }, FRAME_BYTES_MAX);
+            let message = frame.and_then(|frame| decode(&frame));
             let message = match message {
                 Ok(message) => message,
                 Err(error) => {
                     let how = match error.kind() {
                         std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
                             "it ended, or was killed".to_owned()
+                        }
+                        std::io::ErrorKind::TimedOut => {
+                            "nothing of what it was sent arrived: it was cut off".to_owned()
                         }
                         std::io::ErrorKind::InvalidData => format!("what it sent makes no sense ({error})"),
                         _ => format!("its connection broke ({error})"),
@@ -266,7 +285,6 @@ impl Fabric {
                     return;
                 }
             };
-            *lock(&peer.heard) = now();
             match message {
                 Message::Beat(state) if state.is_sane() => {
                     lock(&peer.knows).join(&state);

@@ -1,7 +1,7 @@
 //! The handshake of one connection: both sides say what they are, prove that they have the key, and compare.
 //!
-//! Everything is read with a deadline and a limit. Whoever does not speak the protocol, or lacks the key, learns nothing
-//! and is dropped; whoever proves itself and is of another run is told what differs. A code covers both hellos, with the
+//! Everything is read with a deadline and a limit. Whoever does not speak the protocol learns nothing, whoever lacks the key
+//! no more than the options of the run, and both are dropped; whoever proves itself and is of another run is told what differs. A code covers both hellos, with the
 //! random number of each and the role of its sender, so that nothing can be replayed or reflected.
 
 use super::frame::{decode, encode, read_frame, write_frame};
@@ -146,7 +146,12 @@ impl Side<'_> {
         let said = [&ours[..], &theirs[..]];
         self.same_keys(&hello)?;
         write_frame(&mut peer, &self.key.code(CONNECTOR, said))?;
-        let code = read_frame(&mut peer, 64)?;
+        let code = read_frame(&mut peer, 64).map_err(|error| match Failed::from(error) {
+            Failed::Stranger(what) if self.key.is_given() => {
+                Failed::Stranger(format!("{what} (does it have another key?)"))
+            }
+            failed => failed,
+        })?;
         if !self.key.fits(ACCEPTOR, said, &code) {
             return Err(Failed::Stranger("it does not have the key of this cluster".to_owned()));
         }

@@ -10,12 +10,13 @@ use super::member::Cluster;
 use super::socket::{Address, Listener, Socket};
 use crate::clock::now;
 use crate::shared::lock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Candidates that are heard at once; more are dropped unheard.
+/// Candidates that are heard at once; with one more, the one that has been heard for longest is dropped.
 const CANDIDATES_MAX: usize = 64;
 /// How often to try again.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -63,6 +64,8 @@ pub(crate) fn join(cluster: &Cluster, identity: &Identity, stop: &dyn Fn() -> bo
         here: Mutex::new(BTreeMap::new()),
         told: Mutex::new(None),
         strangers: AtomicUsize::new(0),
+        heard: Mutex::default(),
+        peer_timeout: cluster.peer_timeout,
         over: AtomicBool::new(false),
     });
     if me == 0 {
@@ -125,6 +128,9 @@ struct Party {
     /// The last peer that was refused, and why.
     told: Mutex<Option<(usize, String)>>,
     strangers: AtomicUsize,
+    /// Candidates that are being heard, the oldest first.
+    heard: Mutex<VecDeque<(u64, Socket)>>,
+    peer_timeout: Duration,
     over: AtomicBool,
 }
 
@@ -147,6 +153,8 @@ impl Party {
         let side = Side { key: &self.key, hello };
         match side.accept(&mut socket, |hello| self.wants(hello)) {
             Ok(hello) => {
+                // If the system cannot, heartbeats notice a loss all the same.
+                let _ = socket.notice_loss_within(self.peer_timeout);
                 lock(&self.here).insert((hello.process, hello.purpose), socket);
             }
             Err(Failed::Later) => {}
@@ -191,7 +199,7 @@ impl Party {
 }
 
 fn listen(party: &Arc<Party>, listener: &Listener) {
-    let heard = Arc::new(AtomicUsize::new(0));
+    let mut number = 0;
     while !party.over.load(SeqCst) {
         let (socket, from) = match listener.accept() {
             Ok(Some(candidate)) => candidate,
@@ -205,18 +213,24 @@ fn listen(party: &Arc<Party>, listener: &Listener) {
                 continue;
             }
         };
-        if heard.load(SeqCst) >= CANDIDATES_MAX {
-            party.log(&format!("a connection from {from} was dropped: {CANDIDATES_MAX} others are being heard"));
-            continue;
+        number += 1;
+        let Ok(other) = socket.try_clone() else { continue };
+        let mut heard = lock(&party.heard);
+        heard.push_back((number, other));
+        // A true peer is heard in no time: whoever has been listened to for longest gives way.
+        let oldest = (heard.len() > CANDIDATES_MAX).then(|| heard.pop_front()).flatten();
+        drop(heard);
+        if let Some((_, oldest)) = oldest {
+            let _ = oldest.shutdown(Shutdown::Both);
+            party.log(&format!("a connection was dropped: {CANDIDATES_MAX} others want to be heard"));
         }
-        heard.fetch_add(1, SeqCst);
-        let (one, count) = (party.clone(), heard.clone());
+        let one = party.clone();
         let spawned = std::thread::Builder::new().name("cluster:hear".into()).stack_size(256 << 10).spawn(move || {
             one.hear(socket, &from);
-            count.fetch_sub(1, SeqCst);
+            lock(&one.heard).retain(|(other, _)| *other != number);
         });
         if spawned.is_err() {
-            heard.fetch_sub(1, SeqCst);
+            lock(&party.heard).retain(|(other, _)| *other != number);
         }
     }
 }
@@ -238,6 +252,7 @@ impl Waiting<'_> {
                 Err(error) => error.to_string(),
                 Ok(mut socket) => {
                     let side = Side { key: &self.party.key, hello: self.party.hello(purpose)? };
+                    let _ = socket.notice_loss_within(self.cluster.peer_timeout);
                     match side.connect(&mut socket, process) {
                         Ok(hello) if process == 0 && hello.session.is_none() => "process 0 has no session".to_owned(),
                         Ok(hello) => {

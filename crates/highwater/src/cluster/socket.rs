@@ -162,14 +162,43 @@ impl Socket {
         }
     }
 
-    /// Whether the other side has closed it. Takes nothing from it.
+    /// Whether the other side has closed it, or is known to be gone. Takes nothing from it.
     pub(super) fn is_closed(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
         use rustix::net::{RecvFlags, recv};
+        // Linux tells of the end though bytes are still to be read before it.
+        #[cfg(target_os = "linux")]
+        const END: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::ERR);
+        #[cfg(not(target_os = "linux"))]
+        const END: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
+        let mut fds = [PollFd::new(self, END)];
+        let now = rustix::event::Timespec::default();
+        if poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(END) {
+            return true;
+        }
         let mut byte = [0u8; 1];
         match recv(self.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((bytes, _)) => bytes == 0,
             Err(error) => !matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR),
         }
+    }
+
+    /// Lets the system find out, within about `timeout`, that the machine at the other end is gone: nothing that was sent
+    /// is acknowledged, or, while nothing is sent, nothing answers.
+    pub(super) fn notice_loss_within(&self, timeout: Duration) -> io::Result<()> {
+        use rustix::net::sockopt;
+        let Socket::Tcp(stream) = self else { return Ok(()) };
+        sockopt::set_socket_keepalive(stream, true)?;
+        let probe = (timeout / 4).max(Duration::from_secs(1));
+        #[cfg(not(target_os = "openbsd"))]
+        {
+            sockopt::set_tcp_keepidle(stream, probe)?;
+            sockopt::set_tcp_keepintvl(stream, probe)?;
+            sockopt::set_tcp_keepcnt(stream, 3)?;
+        }
+        #[cfg(target_os = "linux")]
+        sockopt::set_tcp_user_timeout(stream, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+        Ok(())
     }
 }
 

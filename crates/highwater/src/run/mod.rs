@@ -199,7 +199,7 @@ where
     let mut running = Running { config: &config, crew, shared: &shared, workers, guard: None, execution: None };
     if let Err(error) = running.start(&gate, &listings, store) {
         gate.refuse();
-        running.leave(GRACE);
+        running.give_up();
         return Err(error);
     }
     let (stopped, drained) = running.watch(&mut watch);
@@ -393,6 +393,15 @@ impl Running<'_> {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The start was refused: no worker has run, here or elsewhere, so none waits for those of others.
+    fn give_up(&mut self) {
+        self.workers.release();
+        self.leave(GRACE);
+        if self.crew.is_some() {
+            self.workers.abandon();
         }
     }
 

@@ -3,6 +3,9 @@
 //! A source may have a few ticks in flight: batches that the flow has not worked off. How large a
 //! tick may be follows how long the last ones took, so that a fast flow gets large batches and a
 //! slow sink never has more than a moment's work queued before it, whatever the epoch interval is.
+//!
+//! What a tick takes however small it is, as a round over a slow line between two machines, is no reason to shrink: the
+//! quickest of the last ticks is the measure of the others.
 
 use crate::clock::now;
 use crate::shared::Shared;
@@ -21,22 +24,25 @@ const TICKS_MAX_PER_RECORD: usize = 1024;
 const EPOCHS_MAX: u64 = 1024;
 /// Records in a tick.
 const RECORDS_MAX: usize = 2048;
-/// A tick that took less lets the next ones grow.
+/// A tick that took no longer than the quickest and this lets the next ones grow.
 const QUICK: Duration = Duration::from_millis(20);
-/// A tick that took longer makes the next ones shrink.
+/// A tick that took longer than the quickest and this makes the next ones shrink.
 const SLOW: Duration = Duration::from_millis(100);
+/// The quickest is looked for among so many of the last ticks, or twice as many.
+const LAST_TICKS: u32 = 64;
 
 /// The ticks of one source that are on their way.
 pub(super) struct InFlight {
     ticks: VecDeque<(Time, Instant, usize)>,
     records: usize,
+    quickest: Quickest,
     processed: ProbeHandle<Time>,
     shared: Arc<Shared>,
 }
 
 impl InFlight {
     pub(super) fn new(processed: ProbeHandle<Time>, shared: Arc<Shared>) -> Self {
-        InFlight { ticks: VecDeque::new(), records: 1, processed, shared }
+        InFlight { ticks: VecDeque::new(), records: 1, quickest: Quickest::default(), processed, shared }
     }
 
     /// A batch of `records` was sent at `time`.
@@ -54,8 +60,9 @@ impl InFlight {
                 if self.processed.less_equal(time) {
                     break;
                 }
-                self.records = resized(self.records, *records, at.duration_since(*sent));
-                self.shared.note_latency(at.duration_since(*sent));
+                let took = at.duration_since(*sent);
+                self.records = resized(self.records, *records, self.quickest.beyond(took));
+                self.shared.note_latency(took);
                 self.ticks.pop_front();
             }
         }
@@ -69,7 +76,29 @@ impl InFlight {
     }
 }
 
-/// The size of the next tick, after one of `records` took so long.
+/// What the quickest of the last ticks took. (As BBR measures a line: the least of two windows, of which the older is
+/// forgotten now and then, should the line have become slower.)
+#[derive(Default)]
+struct Quickest {
+    before: Option<Duration>,
+    now: Option<Duration>,
+    seen: u32,
+}
+
+impl Quickest {
+    /// How much longer than the quickest one took.
+    fn beyond(&mut self, took: Duration) -> Duration {
+        if self.seen == LAST_TICKS {
+            (self.before, self.now, self.seen) = (self.now, None, 0);
+        }
+        self.seen += 1;
+        let now = self.now.map_or(took, |quickest| quickest.min(took));
+        self.now = Some(now);
+        took - self.before.map_or(now, |quickest| quickest.min(now))
+    }
+}
+
+/// The size of the next tick, after one of `records` took so much longer than the quickest.
 fn resized(size: usize, records: usize, took: Duration) -> usize {
     if took > SLOW {
         // Shrink from what was sent: several slow ticks of one size count once.
@@ -98,5 +127,28 @@ mod tests {
         }
         assert_eq!(size, RECORDS_MAX / 2);
         assert_eq!(resized(1, 1, Duration::from_secs(9)), 1);
+    }
+
+    /// Eight ticks in flight to a flow that takes `line` for each and `each` for every record: the size, and what a tick takes.
+    fn settled(line: Duration, each: Duration) -> (usize, Duration) {
+        let (mut quickest, mut size, mut longest) = (Quickest::default(), 1, Duration::ZERO);
+        for tick in 0..2_000 {
+            let took = line + each * u32::try_from(8 * size).unwrap();
+            size = resized(size, size, quickest.beyond(took));
+            if tick > 1_000 {
+                longest = longest.max(took);
+            }
+        }
+        (size, longest)
+    }
+
+    #[test]
+    fn a_slow_line_does_not_make_small_ticks_and_a_slow_sink_does() {
+        let (size, _) = settled(Duration::from_millis(600), Duration::from_micros(1));
+        assert_eq!(size, RECORDS_MAX, "only the line is slow");
+        let (size, longest) = settled(Duration::ZERO, Duration::from_millis(1));
+        assert!(size <= 64 && longest < 6 * SLOW, "{size}, {longest:?}: a sink of 1,000 records a second");
+        let (size, _) = settled(Duration::from_millis(300), Duration::from_secs(1));
+        assert!(size <= 2, "{size}: a sink of one record a second");
     }
 }
