@@ -218,8 +218,7 @@ fn f8_twelve_hostile_cases_on_the_port_hold_up_nobody_and_the_true_peers_join() 
         let one = Running::start(&mut earlier.bed.cart(&earlier.line(1, &through, "--restart 0")));
         zero.end().code(0);
         one.end().code(0);
-        let replay = proxy.recorded.lock().unwrap().clone();
-        replay
+        std::mem::take(&mut *proxy.recorded.lock().unwrap())
     };
 
     // Process 0 is looked after: it comes again when process 1 dies.

@@ -56,11 +56,12 @@ fn drill(store: &str, kills: u64, seed: u64) {
                 std::thread::sleep(Duration::from_millis(2));
             }
             let all = children(&program);
-            if n == 1 || all.len() != n || program.has_ended() {
-                tally.finished += u64::from(program.has_ended());
-                let alone = n == 1 && !program.has_ended();
+            let ended = program.has_ended();
+            if n == 1 || all.len() != n || ended {
+                let alone = n == 1 && !ended;
+                tally.finished += u64::from(ended);
                 (tally.all, tally.early) = (tally.all + u64::from(alone), tally.early + u64::from(alone && early));
-                no_panic_text(&program.kill().stderr);
+                no_panic_text(&if ended { program.end() } else { program.kill() }.stderr);
                 // Whoever it has started ends with it: the next start waits for the last of them.
                 wait_until("left processes end", || all.iter().all(|pid| !lives(*pid)));
                 bed.check_prefix(&INPUTS);
@@ -96,6 +97,11 @@ fn drill(store: &str, kills: u64, seed: u64) {
 #[test]
 fn f1_killed_and_started_with_other_numbers_no_line_is_lost_or_doubled() {
     drill("store", number("HIGHWATER_DRILL_KILLS", 60), number("HIGHWATER_DRILL_SEED", 1));
+}
+
+#[test]
+fn f1_with_directories_of_their_own_no_line_is_lost_or_doubled() {
+    drill("state/{process}", number("HIGHWATER_DRILL_KILLS", 30), number("HIGHWATER_DRILL_SEED", 2));
 }
 
 /// `HIGHWATER_KEYS=60000` for the bar: under 3 s with so many keys.

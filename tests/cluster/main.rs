@@ -15,6 +15,7 @@ mod numbers;
 #[allow(dead_code, reason = "shared with the kill drill, which uses all of it")]
 #[path = "../oracle/mod.rs"]
 mod oracle;
+mod own;
 mod partitions;
 mod starts;
 
@@ -83,4 +84,25 @@ fn hosts(count: usize) -> String {
 
 fn no_panic_text(said: &str) {
     assert!(!said.contains("panicked at") && !said.contains("RUST_BACKTRACE"), "{said}");
+}
+
+/// `docs/cluster.md` says what happens when, and names the tests that show it.
+#[test]
+fn the_page_on_clusters_names_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    let tests = std::fs::read_dir(root.join("tests/cluster")).unwrap();
+    let tests: String = tests.map(|entry| read(entry.unwrap().path())).collect();
+    let page = read(root.join("docs/cluster.md"));
+    let rows = page.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() == 2).skip(2);
+    let mut named = 0;
+    for row in rows {
+        let names = row.rsplit(" | ").next().unwrap();
+        for name in names.split('`').skip(1).step_by(2) {
+            assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}");
+            named += 1;
+        }
+        assert!(names.contains('`'), "no test is named in {row}");
+    }
+    assert!(named > 15, "{named} tests are named");
 }

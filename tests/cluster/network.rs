@@ -150,7 +150,7 @@ fn bed_with_key(lines: usize) -> Bed {
 fn f3_a_slow_and_lossy_line_changes_nothing_but_time() {
     let Some(mut wire) = Wire::new() else { return };
     wire.shape(300, 5);
-    let bed = bed_with_key(1_000);
+    let bed = bed_with_key(400);
     let start = Instant::now();
     let (zero, one) = (wire.member(&bed, 0, "-s 1s"), wire.member(&bed, 1, "-s 1s"));
     no_panic_text(zero.end_within(2 * HANG).code(0));

@@ -87,6 +87,14 @@ pub enum StoreError {
         /// What is missing, relative to the store.
         missing: String,
     },
+    /// A store in several directories, of which not all that are needed are here. Bring them together, or `--fresh`.
+    #[error("recovery store {} lies in several directories: {what}; nothing was changed; bring them together, or start over with --fresh", path.display())]
+    Scattered {
+        /// One of the directories.
+        path: PathBuf,
+        /// What is missing, or there twice, and whose it is.
+        what: String,
+    },
     /// Written by a later version. Nothing was changed: use that version.
     #[error("recovery store {} was written by highwater {by} (format {found}); this is {} and reads up to format {known}; nothing was changed; use a newer build", path.display(), env!("CARGO_PKG_VERSION"))]
     NewerFormat {
@@ -283,6 +291,10 @@ mod tests {
                 ["st lacks gen-1/shard-0", "its manifest names", "put it back"],
             ),
             (
+                StoreError::Scattered { path: path(), what: text() },
+                ["st lies in several directories: x", "nothing was changed", "bring them together"],
+            ),
+            (
                 StoreError::NewerFormat { path: path(), found: 4, known: 3, by: "0.9.0".into() },
                 ["st was written by highwater 0.9.0 (format 4)", "nothing was changed", "use a newer build"],
             ),
@@ -347,13 +359,14 @@ mod tests {
             StoreError::EpochsExhausted { .. } => 15,
             StoreError::Io { .. } => 16,
             StoreError::Poisoned { .. } => 17,
+            StoreError::Scattered { .. } => 18,
         }
     }
 
     /// A message at 3 a.m. says where, what is safe and what to do.
     #[test]
     fn messages_name_place_and_way_out() {
-        let mut told = [false; 18];
+        let mut told = [false; 19];
         for (error, parts) in all() {
             told[number(&error)] = true;
             let text = error.to_string();
@@ -361,6 +374,6 @@ mod tests {
                 assert!(text.contains(part), "{text:?} does not say {part:?}");
             }
         }
-        assert_eq!(told, [true; 18], "one of each kind");
+        assert_eq!(told, [true; 19], "one of each kind");
     }
 }

@@ -56,7 +56,12 @@ impl Store {
     }
 }
 
-fn open(media: &Arc<dyn Media>, manifest: &Manifest, index: usize, held: &Lock) -> Result<Shard, StoreError> {
+pub(crate) fn open(
+    media: &Arc<dyn Media>,
+    manifest: &Manifest,
+    index: usize,
+    held: &Lock,
+) -> Result<Shard, StoreError> {
     let Manifest { id, generation, shards, key_groups, ref lineage, .. } = *manifest;
     let backend = manifest.backend(&**media)?;
     let salt = salt(id, generation, index, shards);

@@ -34,6 +34,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects"))]
 
 pub use error::StoreError;
+pub use far::{DirAnswer, DirCall, DirCalls};
+pub use held::{DirNote, HeldDir, StoreDir};
 pub use ids::{Epoch, Execution, Generation, KeyGroup, StepId, StoreId, key_group, shard_of};
 pub use memory::MemoryDisk;
 pub use options::{Backend, OpenOptions};
@@ -50,10 +52,12 @@ mod disk;
 mod error;
 #[doc(hidden)]
 pub mod fail;
+mod far;
 #[doc(hidden)]
 pub mod faulty;
 mod files;
 mod gc;
+mod held;
 mod ids;
 mod index;
 mod join;
@@ -71,6 +75,7 @@ mod segment;
 mod segments;
 mod shard;
 mod sled;
+mod spread;
 mod sqlite;
 mod start;
 mod store;

@@ -100,11 +100,37 @@ pub(crate) struct Manifest {
     pub(crate) steps: Vec<StepInfo>,
     pub(crate) next_step: u32,
     pub(crate) claims: Vec<String>,
+    /// Of a store that lies in several directories; each has its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spread: Option<Scatter>,
+}
+
+/// A directory of a store that lies in several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    /// Its number.
+    pub(crate) dir: u64,
+    /// Its path, and who held it, for people.
+    pub(crate) name: String,
+}
+
+/// What a directory knows of the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Scatter {
+    /// Its own number.
+    pub(crate) own: u64,
+    /// Where the shards that count lie: the same number in each, in order.
+    pub(crate) homes: Vec<Named>,
+    /// Those that take part in a start that is not through everywhere: until it is, all of them must come together.
+    pub(crate) unsettled: Vec<Named>,
 }
 
 impl Manifest {
     /// The manifest of the store; none if it has none.
     pub(crate) fn read(media: &dyn Media) -> Result<Option<Manifest>, StoreError> {
+        if let Some(spread) = media.spread() {
+            return spread.manifest();
+        }
         let path = media.path(MANIFEST);
         let Some(bytes) = media.read(MANIFEST).map_err(StoreError::io(&path, "reading"))? else { return Ok(None) };
         match Manifest::decode(&bytes) {
@@ -118,6 +144,9 @@ impl Manifest {
 
     /// Puts this manifest in the place of the one before, durably.
     pub(crate) fn write(&self, media: &dyn Media) -> Result<(), StoreError> {
+        if let Some(spread) = media.spread() {
+            return spread.write(self);
+        }
         replace(media, MANIFEST, &self.encode(), || crate::fail::point("manifest-written"))
             .map_err(|source| broken(media, MANIFEST, "writing", None, source))?;
         crate::fail::point("manifest-renamed");
@@ -129,7 +158,7 @@ impl Manifest {
         self.backend.parse().map_err(|what| StoreError::BadOption { path: media.path(""), what })
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let body = serde_json::to_string_pretty(self).expect("numbers, strings and lists are JSON") + "\n";
         let checksum = checksum(FORMAT, body.as_bytes());
         format!("{MAGIC} {FORMAT} {checksum:08x}\n{body}").into_bytes()
@@ -206,6 +235,7 @@ mod tests {
             steps: vec![StepInfo { id: StepId(0), name: "in".into(), kind: "source".into() }],
             next_step: 1,
             claims: vec!["out".into()],
+            spread: None,
         }
     }
 

@@ -8,6 +8,7 @@
 use crate::error::StoreError;
 use crate::ids::Epoch;
 use crate::options::Backend;
+use crate::spread::Spread;
 use std::any::Any;
 use std::io;
 use std::ops::{ControlFlow, Range};
@@ -54,6 +55,10 @@ pub(crate) trait Media: Send + Sync {
     fn create_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>>;
     /// Opens a log, healing what is known to break its backend.
     fn open_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>>;
+    /// The directories of a store that lies in several.
+    fn spread(&self) -> Option<&Spread> {
+        None
+    }
 }
 
 /// What a scan is given: number and bytes of each chunk.

@@ -36,6 +36,8 @@ pub(crate) enum Rule {
     AckFirst,
     /// A range record that the resume epoch cuts still counts up to the cut.
     RangeCut,
+    /// Who was in a start that was cut short goes on only together with all that were in it.
+    Settled,
 }
 
 #[cfg(not(test))]

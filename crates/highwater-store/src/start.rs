@@ -129,7 +129,11 @@ impl Store {
         let (execution, resume, is_new) = (self.execution(), self.resume, self.is_new());
         let Store { media, lock, backend, mut manifest, shards, .. } = self;
         let drops = manifest.steps.iter().any(|step| plan.drops(step));
-        let rewrite = is_new || manifest.shards != plan.shards || drops || shards.iter().any(Opened::is_hollow);
+        let moved = media.spread().is_some_and(|spread| !spread.in_place(manifest.generation, plan.shards));
+        let rewrite =
+            is_new || manifest.shards != plan.shards || drops || moved || shards.iter().any(Opened::is_hollow);
+        // A store in one directory names no others; of one in several each manifest gets its own part.
+        manifest.spread = None;
         manifest.execution = execution;
         manifest.written_by = WRITER.to_owned();
         let before = manifest.clone();
@@ -300,12 +304,12 @@ fn rescale(
 }
 
 /// Directories of all generations but this one.
-fn left_overs(media: &dyn Media, generation: Generation) -> Result<Vec<String>, StoreError> {
+pub(crate) fn left_overs(media: &dyn Media, generation: Generation) -> Result<Vec<String>, StoreError> {
     let names = media.list("").map_err(StoreError::io(media.path(""), "listing"))?;
     Ok(names.into_iter().filter(|name| generation_of(name).is_some_and(|other| other != generation)).collect())
 }
 
-fn remove(media: &dyn Media, dirs: &[String]) -> Result<(), StoreError> {
+pub(crate) fn remove(media: &dyn Media, dirs: &[String]) -> Result<(), StoreError> {
     for dir in dirs {
         media.remove_dir(dir).map_err(StoreError::io(media.path(dir), "removing"))?;
     }

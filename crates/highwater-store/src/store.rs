@@ -85,7 +85,7 @@ impl Store {
         tracing::debug!(store = %root.display(), "recovery started");
         let stored = match Manifest::read(&*media) {
             // Starting over is the way out of damage, too.
-            Err(StoreError::Corrupt { .. }) if options.fresh => None,
+            Err(StoreError::Corrupt { .. } | StoreError::Scattered { .. }) if options.fresh => None,
             other => other?,
         };
         let stored = match stored {
@@ -94,6 +94,11 @@ impl Store {
         };
         if stored.flow != options.flow {
             return Err(StoreError::OtherFlow { path: root, stored: stored.flow, given: options.flow });
+        }
+        if let Some(open) = stored.spread.iter().flat_map(|spread| &spread.unsettled).next() {
+            let what =
+                format!("it was in a start that was cut short, together with {}: start all that took part", open.name);
+            return Err(StoreError::Scattered { path: root, what });
         }
         let backend = stored.backend(&*media)?;
         if options.dir.is_some() && options.backend.is_some_and(|given| given != backend) {
@@ -145,6 +150,7 @@ impl Store {
             steps: Vec::new(),
             next_step: 0,
             claims: Vec::new(),
+            spread: None,
         };
         let backend = options.chosen();
         Ok(Store { media, lock, backend, resume: Epoch(0), shards: Vec::new(), newest: execution, manifest })

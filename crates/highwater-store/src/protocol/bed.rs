@@ -1,15 +1,17 @@
 //! Test beds: media that can stop at any step, as a kill does, and then lose what was not synced.
 
 use crate::error::StoreError;
+use crate::manifest::{MANIFEST, Named};
 use crate::media::{Lock, Log, Media, Visit};
 use crate::memory::MemoryDisk;
 use crate::options::Backend;
 use crate::protocol::shadow::ShadowDisk;
+use crate::spread::{Part, Spread};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// Numbers from a seed; the same seed gives the same run.
 #[derive(Clone, Debug)]
@@ -62,6 +64,17 @@ pub(super) enum On {
 pub(super) struct Bed {
     disk: Arc<dyn Powered>,
     steps: Arc<Steps>,
+    /// The directories of a store that lies in several, and which of them are here.
+    dirs: Vec<Bed>,
+    choice: Arc<Mutex<Choice>>,
+}
+
+/// Directories that take part, those of processes first; how many those are; shards in all.
+#[derive(Default)]
+struct Choice {
+    here: Vec<usize>,
+    members: usize,
+    shards: usize,
 }
 
 pub(super) struct Steps {
@@ -88,7 +101,42 @@ impl Bed {
             On::Log => Arc::new(ShadowDisk::new(Backend::Log, &steps)),
             On::Sqlite => Arc::new(ShadowDisk::new(Backend::Sqlite, &steps)),
         };
-        Bed { disk, steps }
+        Bed { disk, steps, dirs: Vec::new(), choice: Arc::default() }
+    }
+
+    /// So many directories in memory, for a store that lies in all of them.
+    pub(super) fn scattered(count: usize) -> Bed {
+        let mut bed = Bed::new(On::Memory);
+        let dir = || Bed { disk: Arc::new(MemoryDisk::new()), ..bed.clone() };
+        bed.dirs = (0..count).map(|_| dir()).collect();
+        bed
+    }
+
+    /// From now on these directories are here; the first `members` are those of processes.
+    pub(super) fn choose(&self, here: &[usize], members: usize, shards: usize) {
+        *self.choice.lock().unwrap() = Choice { here: here.to_vec(), members, shards };
+    }
+
+    pub(super) fn is_partial(&self) -> bool {
+        self.choice.lock().unwrap().here.len() < self.dirs.len()
+    }
+
+    pub(super) fn has_manifest(&self, dir: usize) -> bool {
+        self.dirs[dir].disk.read(MANIFEST).unwrap().is_some()
+    }
+
+    /// What a store is opened on: this disk, or what is here of the directories.
+    pub(super) fn chosen(&self) -> Result<Arc<dyn Media>, StoreError> {
+        if self.dirs.is_empty() {
+            return Ok(self.media());
+        }
+        let Choice { here, members, shards } = &*self.choice.lock().unwrap();
+        let part = |(at, dir): (usize, &usize)| Part {
+            media: self.dirs[*dir].media(),
+            named: Named { dir: *dir as u64, name: format!("directory {dir}") },
+            process: (at < *members).then_some(at),
+        };
+        Ok(Arc::new(Spread::new(here.iter().enumerate().map(part).collect(), *shards)?))
     }
 
     /// The process dies before the step after the next `steps` ones.
@@ -104,7 +152,10 @@ impl Bed {
     pub(super) fn crash<T>(&self, process: T, power_lost: Option<&mut Draw>) {
         self.disk.kill();
         drop(process);
-        self.disk.restart(power_lost);
+        let mut power_lost = power_lost;
+        for disk in std::iter::once(&self.disk).chain(self.dirs.iter().map(|dir| &dir.disk)) {
+            disk.restart(power_lost.as_deref_mut());
+        }
         self.revive();
     }
 

@@ -131,13 +131,15 @@ impl World {
     fn or_dead(&self, error: StoreError) -> Result<Stop, Broken> {
         if self.bed.is_dead() {
             Ok(Stop::Died)
+        } else if self.bed.is_partial() && matches!(error, StoreError::Scattered { .. }) {
+            Ok(Stop::Refused)
         } else {
             Err(format!("refused: {error}: {:?}", std::error::Error::source(&error)))
         }
     }
 
     pub(super) fn open(&self) -> Result<Store, StoreError> {
-        Store::open_on(self.bed.media(), World::options())
+        Store::open_on(self.bed.chosen()?, World::options())
     }
 
     /// Opens, checks against the oracle, starts.
@@ -347,4 +349,6 @@ impl World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Died,
+    /// Not all directories were there, and it said so.
+    Refused,
 }

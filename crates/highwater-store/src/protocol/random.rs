@@ -22,7 +22,7 @@ const FAIR: Weather =
     Weather { on: On::Memory, crashes: 6, shards_max: 4, careless: Careless::No, large: Large::SOME, rollback: false };
 
 /// `HIGHWATER_LONG=10` makes ten times as many runs.
-fn rounds(usual: u64) -> u64 {
+pub(super) fn rounds(usual: u64) -> u64 {
     usual * std::env::var("HIGHWATER_LONG").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 

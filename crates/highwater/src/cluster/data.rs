@@ -8,6 +8,7 @@ use super::fabric::Fabric;
 use super::socket::Socket;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::sync::Arc;
 use timely::communication::allocator::zero_copy::stream::Stream;
 
@@ -29,7 +30,7 @@ pub(crate) fn data_streams(fabric: &Arc<Fabric>, sockets: Vec<Option<Socket>>) -
     let workers = fabric.workers();
     let own = fabric.me() * workers..(fabric.me() + 1) * workers;
     let stream = |(peer, socket): (usize, Option<Socket>)| {
-        let check = Check { targets: (own.start as u64, own.end as u64), sources: workers as u64, ..Check::new(peer) };
+        let check = Check::between(peer, workers, own.clone());
         socket.map(|socket| DataStream { socket, peer, fabric: fabric.clone(), check })
     };
     sockets.into_iter().enumerate().map(stream).collect()
@@ -91,7 +92,7 @@ impl Stream for DataStream {
 
 /// Follows the headers in a stream of messages.
 #[derive(Clone, Debug)]
-struct Check {
+pub(super) struct Check {
     peer: u64,
     /// Workers of this process.
     targets: (u64, u64),
@@ -108,8 +109,13 @@ impl Check {
         Check { peer: peer as u64, targets: (0, 0), sources: 0, header: [0; HEADER], have: 0, body: 0, over: false }
     }
 
+    /// Messages of `peer`, each process of which has `workers`, to the workers `own`.
+    pub(super) fn between(peer: usize, workers: usize, own: Range<usize>) -> Check {
+        Check { targets: (own.start as u64, own.end as u64), sources: workers as u64, ..Check::new(peer) }
+    }
+
     /// Takes in what has come; says what is wrong with it.
-    fn see(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
             if self.over {
                 return Err("it sent data after the end of its data".to_owned());
@@ -164,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check() -> Check {
-        Check { targets: (2, 4), sources: 2, ..Check::new(0) }
+        Check::between(0, 2, 2..4)
     }
 
     fn message(source: u64, lower: u64, upper: u64, length: u64) -> Vec<u8> {

@@ -49,6 +49,7 @@ pub(crate) struct Fabric {
 }
 
 struct Peer {
+    socket: Socket,
     queue: Mutex<VecDeque<Message>>,
     /// Messages taken on and not yet written.
     unsent: AtomicUsize,
@@ -91,8 +92,9 @@ impl Fabric {
     ) -> std::io::Result<(Arc<Fabric>, Vec<Option<Socket>>)> {
         let (to_inbox, inbox) = channel();
         let peer = |socket: &Option<Socket>| {
-            socket.is_some().then(|| {
-                Arc::new(Peer {
+            let peer = |socket: &Socket| {
+                Ok(Arc::new(Peer {
+                    socket: socket.try_clone()?,
                     queue: Mutex::default(),
                     unsent: AtomicUsize::new(0),
                     sender: OnceLock::new(),
@@ -101,15 +103,16 @@ impl Fabric {
                     data_closed: Mutex::default(),
                     gone: AtomicBool::new(false),
                     knows: Mutex::default(),
-                })
-            })
+                }))
+            };
+            socket.as_ref().map(peer).transpose()
         };
         let fabric = Arc::new(Fabric {
             me: cluster.process,
             hosts: cluster.hosts.clone(),
             workers,
             peer_timeout: cluster.peer_timeout,
-            peers: joined.control.iter().map(peer).collect(),
+            peers: joined.control.iter().map(peer).collect::<std::io::Result<_>>()?,
             shared: OnceLock::new(),
             stop: AtomicBool::new(false),
             fault: Mutex::default(),
@@ -253,11 +256,22 @@ impl Fabric {
         self.peers.iter().flatten().filter_map(|peer| *lock(&peer.ended)).collect()
     }
 
-    /// Says the last words: whatever was to be sent goes out, if the peers take it.
-    pub(crate) fn close(&self) {
+    /// Says the last words: whatever was to be sent goes out, and is heard. A connection that is closed while the other side
+    /// still speaks loses what is on its way, so each side says that it is through, and waits until the other has said so;
+    /// after a run that did not end `well`, for a moment only.
+    pub(crate) fn close(&self, well: bool) {
         let end = now() + LAST_WORDS;
         let unsent = |peer: &Arc<Peer>| !peer.gone.load(SeqCst) && peer.unsent.load(SeqCst) > 0;
         while self.peers.iter().flatten().any(unsent) && now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let there = || self.peers.iter().flatten().filter(|peer| !peer.gone.load(SeqCst));
+        for peer in there() {
+            // It may have gone first.
+            let _ = peer.socket.shutdown(Shutdown::Write);
+        }
+        let end = now() + if well { self.peer_timeout } else { LAST_WORDS };
+        while there().next().is_some() && now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -1,7 +1,7 @@
 //! What processes tell each other on control connections.
 
 use crate::time::Time;
-use highwater_store::Epoch;
+use highwater_store::{DirAnswer, DirCall, DirNote, Epoch};
 use serde::{Deserialize, Serialize};
 
 /// The epoch clock of a process: every process takes over what is later than its own.
@@ -104,6 +104,13 @@ pub(crate) enum Message {
     Fail(Fault),
     /// Its workers are through: from now on it may close its connections.
     Ended(Ended),
+    /// To process 0, where each has a recovery directory of its own: what is held here; first its own, then, when asked to
+    /// look around, the others.
+    Dirs(Vec<DirNote>),
+    LookAround,
+    /// From process 0: a step at one of them; and back: how it went.
+    Call(usize, DirCall),
+    Answer(DirAnswer),
     /// From process 0, in this order: what was found, rows of it, and the last of them.
     Begin(Begin),
     Rows(Vec<RestoredRow>),

@@ -8,6 +8,8 @@
 mod data;
 mod fabric;
 mod frame;
+#[cfg(test)]
+mod fuzz_tests;
 mod handshake;
 mod join;
 mod key;

@@ -29,7 +29,7 @@ struct EngineArgs {
     #[arg(short, long, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]
     workers: usize,
 
-    /// Keep state in DIR and resume from it (absent: nothing is kept, every run starts over)
+    /// Keep state in DIR and resume from it (absent: nothing is kept); with {process} in DIR, one for each process
     #[arg(short, long, env = "HIGHWATER_RECOVERY", value_name = "DIR")]
     recovery: Option<PathBuf>,
 

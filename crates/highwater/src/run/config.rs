@@ -36,7 +36,8 @@ pub struct Config {
     pub flow: String,
     /// Worker threads of this process, at least 1. Those of all processes together: at most `key_groups`.
     pub workers: usize,
-    /// Directory of the recovery store; none: nothing is kept, and every run starts over.
+    /// Directory of the recovery store; none: nothing is kept, and every run starts over. With `{process}` in its path each
+    /// process of a cluster has one of its own, which no other needs to see.
     pub recovery: Option<PathBuf>,
     /// How often an epoch ends and is committed. An aim: an epoch does not end while the one before
     /// is not committed. Zero: every record is an epoch.

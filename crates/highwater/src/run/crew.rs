@@ -4,6 +4,7 @@
 //! processes and workers was before. When all have built the same flow it starts the store and lets the others open
 //! their shards; when all have, they run. Whatever any of them refuses until then, nothing has changed.
 
+use super::dirs::{Dirs, FarDir, are_own};
 use super::gate::{self, Built};
 use super::report::{exit_code, sink_code, source_code, store_code, with_causes};
 use super::{Config, Opened, load_store};
@@ -15,7 +16,7 @@ use crate::graph::Listings;
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::{Cause, Shared, lock};
-use highwater_store::{Epoch, Execution, StepId, Store, StoreId};
+use highwater_store::{Epoch, Execution, StepId, Store, StoreDir, StoreId};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -36,6 +37,10 @@ pub(super) struct Crew {
     told: Cell<Option<Option<Epoch>>>,
     told_stop: Cell<bool>,
     told_end: Cell<bool>,
+    /// The recovery directories that are held here, where each process has its own.
+    dirs: RefCell<Option<Arc<Dirs>>>,
+    /// What ended the run while process 0 reached for the directories of others.
+    lost: Arc<Mutex<Option<Fault>>>,
 }
 
 /// Joins the other processes; `None`: this one was asked to stop before they were there.
@@ -64,6 +69,8 @@ pub(super) fn form(config: &Config) -> Result<Option<Crew>, RunError> {
         told: Cell::new(None),
         told_stop: Cell::new(false),
         told_end: Cell::new(false),
+        dirs: RefCell::default(),
+        lost: Arc::default(),
     }))
 }
 
@@ -75,7 +82,7 @@ fn identity(config: &Config) -> Identity {
         ("flow", flow.clone()),
         ("highwater", env!("CARGO_PKG_VERSION").to_owned()),
         ("-w", workers.to_string()),
-        ("-r", given(recovery.is_some())),
+        ("-r", if are_own(recovery.as_ref()) { "one for each process".to_owned() } else { given(recovery.is_some()) }),
         ("-s", humantime::format_duration(*epoch_interval).to_string()),
         ("--key-groups", key_groups.to_string()),
         ("--on-error", format!("{on_error:?}")),
@@ -121,8 +128,53 @@ impl Crew {
     }
 
     /// What there is before the first worker: read by process 0, and handed on.
-    pub(super) fn open(&self, config: &Config) -> Result<Opened, RunError> {
-        if self.leads() { self.give(load_store(config, self.workers() * self.processes())?) } else { self.take() }
+    pub(super) fn open(&self, config: &Config, dirs: Option<&Arc<Dirs>>) -> Result<Opened, RunError> {
+        let own = dirs.cloned();
+        self.dirs.replace(own);
+        if self.leads() {
+            let opened = load_store(config, self.workers() * self.processes(), Some(self), dirs);
+            return self.give(opened.map_err(|error| self.or_lost(error))?);
+        }
+        if let Some(dirs) = dirs {
+            self.fabric.send(0, Message::Dirs(vec![dirs.own()]));
+        }
+        self.take()
+    }
+
+    /// At process 0: the recovery directories that others hold, when each process has its own.
+    pub(super) fn far_dirs(&self, dirs: &Dirs) -> Result<Vec<StoreDir>, RunError> {
+        let mut far = Vec::new();
+        // Each takes its own before any looks for what is left of those that are no more.
+        for look_around in [false, true] {
+            if look_around {
+                dirs.look_around();
+                self.fabric.broadcast(&Message::LookAround);
+            }
+            for _ in 1..self.processes() {
+                let (process, notes) = match self.wait()? {
+                    (process, Message::Dirs(notes)) => (process, notes),
+                    (process, _) => return Err(out_of_turn(process)),
+                };
+                for (at, note) in notes.iter().enumerate() {
+                    let (dir, own) = if look_around { (at + 1, None) } else { (0, Some(process)) };
+                    let (fabric, lost) = (self.fabric.clone(), self.lost.clone());
+                    let calls = Arc::new(FarDir { fabric, process, dir, lost });
+                    far.push(StoreDir::far(note, &format!("process {process}"), own, calls));
+                }
+            }
+        }
+        Ok(far)
+    }
+
+    /// An error that comes of a lost process is told as that.
+    pub(super) fn or_lost(&self, error: RunError) -> RunError {
+        match lock(&self.lost).clone() {
+            Some(Fault { process, what, exit, .. }) => {
+                self.told.set(Some(None));
+                RunError::Peer { process, what, exit, kept: None }
+            }
+            None => error,
+        }
     }
 
     fn give(&self, mut opened: Opened) -> Result<Opened, RunError> {
@@ -247,7 +299,10 @@ impl Crew {
         let mut shards = Vec::new();
         if let (Some(dir), Some(execution), Some(id)) = (&config.recovery, execution, self.store.get()) {
             let own = self.first_worker()..self.first_worker() + self.workers();
-            let joined = Store::join(dir.clone(), StoreId(id), execution, own);
+            let joined = match &*self.dirs.borrow() {
+                Some(dirs) => dirs.join(StoreId(id), execution, own),
+                None => Store::join(dir.clone(), StoreId(id), execution, own),
+            };
             shards = joined.map_err(|error| RunError::Store { error, kept: None })?;
         }
         self.fabric.send(0, Message::Ready);
@@ -277,10 +332,19 @@ impl Crew {
     }
 
     fn wait(&self) -> Result<(usize, Message), RunError> {
-        self.fabric.wait().map_err(|Wait::Fault(Fault { process, what, exit, .. })| {
-            self.told.set(Some(None));
-            RunError::Peer { process, what, exit, kept: None }
-        })
+        loop {
+            let heard = self.fabric.wait().map_err(|Wait::Fault(Fault { process, what, exit, .. })| {
+                self.told.set(Some(None));
+                RunError::Peer { process, what, exit, kept: None }
+            })?;
+            match (heard, &*self.dirs.borrow()) {
+                ((0, Message::LookAround), Some(dirs)) => self.fabric.send(0, Message::Dirs(dirs.look_around())),
+                ((0, Message::Call(dir, call)), Some(dirs)) => {
+                    self.fabric.send(0, Message::Answer(dirs.answer(dir, call)));
+                }
+                (heard, _) => return Ok(heard),
+            }
+        }
     }
 
     /// Looks after the others: hears of stops and failures, and tells of those here. Answers whether to stop.
@@ -344,7 +408,7 @@ impl Crew {
             Err(error) if self.told.get().is_none() => self.fail(None, &with_causes(error), exit_code(error)),
             Err(_) => {}
         }
-        self.fabric.close();
+        self.fabric.close(result.is_ok());
     }
 }
 

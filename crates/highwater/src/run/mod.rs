@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod crew;
+mod dirs;
 mod fleet;
 mod gate;
 mod launch;
@@ -26,6 +27,7 @@ use crate::route::Router;
 use crate::shared::Shared;
 use crate::source::check_letters;
 use crew::Crew;
+use dirs::{Dirs, are_own};
 use gate::{Gate, Go};
 use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreError, StoreGuard};
 use std::sync::atomic::Ordering::Relaxed;
@@ -165,9 +167,12 @@ where
     R: BuildResult,
     F: Fn(&Flow<'_>, &O) -> R + Send + Sync + 'static,
 {
+    config.check().map_err(|reason| RunError::Build(vec![BuildError::Config(reason)]))?;
+    let own = config.recovery.as_ref().filter(|path| are_own(Some(path)));
+    let dirs = own.map(|pattern| Dirs::take(pattern, crew.map_or(0, Crew::me))).transpose()?;
     let opened = match crew {
-        Some(crew) => crew.open(&config),
-        None => load_store(&config, config.workers),
+        Some(crew) => crew.open(&config, dirs.as_ref()),
+        None => load_store(&config, config.workers, None, dirs.as_ref()),
     };
     let Opened { store, recovery, router, states, positions } = opened?;
     let resumed = positions.epoch;
@@ -196,7 +201,7 @@ where
     };
     let build = move |flow: &Flow<'_>| build(flow, &options).into_result();
     let workers = Workers::spawn(config.workers, crew, parts, build)?;
-    let mut running = Running { config: &config, crew, shared: &shared, workers, guard: None, execution: None };
+    let mut running = Running { config: &config, crew, shared: &shared, workers, guard: None, execution: None, dirs };
     if let Err(error) = running.start(&gate, &listings, store) {
         gate.refuse();
         running.give_up();
@@ -217,7 +222,12 @@ struct Opened {
 }
 
 /// Opens the store, if there is one, and reads what it has, for so many workers in all. Changes nothing.
-fn load_store(config: &Config, workers: usize) -> Result<Opened, RunError> {
+fn load_store(
+    config: &Config,
+    workers: usize,
+    crew: Option<&Crew>,
+    dirs: Option<&Arc<Dirs>>,
+) -> Result<Opened, RunError> {
     let refuse = |reason| RunError::Build(vec![BuildError::Config(reason)]);
     config.check().map_err(refuse)?;
     let Some(dir) = &config.recovery else {
@@ -233,7 +243,19 @@ fn load_store(config: &Config, workers: usize) -> Result<Opened, RunError> {
     options.key_groups = config.key_groups;
     options.fresh = config.fresh;
     tracing::debug!("recovery started");
-    let mut store = Store::open(options).map_err(failed)?;
+    let mut store = match dirs {
+        Some(dirs) => {
+            let far = match crew {
+                Some(crew) => crew.far_dirs(dirs)?,
+                None => {
+                    dirs.look_around();
+                    Vec::new()
+                }
+            };
+            dirs.open(far, options, workers)?
+        }
+        None => Store::open(options).map_err(failed)?,
+    };
     let groups = store.key_groups();
     if workers > usize::from(groups) {
         return Err(refuse(format!(
@@ -287,6 +309,8 @@ struct Running<'a> {
     workers: Workers,
     guard: Option<StoreGuard>,
     execution: Option<Execution>,
+    /// Recovery directories, where each process has its own.
+    dirs: Option<Arc<Dirs>>,
 }
 
 impl Running<'_> {
@@ -324,16 +348,32 @@ impl Running<'_> {
                 claims: flow.claims,
                 drop_steps,
             };
-            let started = store.start(plan).map_err(|error| RunError::Store { error: by_step(error), kept: None })?;
+            let id = store.id();
+            let failed = |error| RunError::Store { error, kept: None };
+            let started = store.start(plan).map_err(|error| failed(by_step(error)));
+            let started = started.map_err(|error| match self.crew {
+                Some(crew) => crew.or_lost(error),
+                None => error,
+            })?;
             tracing::debug!(execution = started.execution.0, epoch = started.resume.0, "flow started");
             self.execution = Some(started.execution);
             ids = started.steps.iter().take(flow.steps.len()).map(|step| step.id).collect();
-            // The shards of other processes are let go here, for them to open.
-            shards = started.shards.into_iter().take(workers).map(Some).collect();
-            if self.crew.is_some() {
-                started.guard.admit().map_err(|error| RunError::Store { error, kept: None })?;
+            match &self.dirs {
+                Some(dirs) => {
+                    // All are let go here, for each process to open its own.
+                    drop(started.shards);
+                    let own = dirs.join(id, started.execution, 0..workers).map_err(failed)?;
+                    shards = own.into_iter().map(Some).collect();
+                }
+                None => {
+                    // The shards of other processes are let go here, for them to open.
+                    shards = started.shards.into_iter().take(workers).map(Some).collect();
+                    if self.crew.is_some() {
+                        started.guard.admit().map_err(failed)?;
+                    }
+                    self.guard = Some(started.guard);
+                }
             }
-            self.guard = Some(started.guard);
         }
         if let Some(crew) = self.crew {
             crew.go(self.execution, &ids)?;
@@ -367,9 +407,12 @@ impl Running<'_> {
                 self.workers.wake();
             }
             let committed = self.shared.committed();
-            if let Some(guard) = &mut self.guard
-                && let Err(error) = guard.first_commit(committed)
-            {
+            let cleared = match (&mut self.guard, &self.dirs) {
+                (Some(guard), _) => guard.first_commit(committed),
+                (None, Some(dirs)) => dirs.first_commit(committed),
+                (None, None) => Ok(()),
+            };
+            if let Err(error) = cleared {
                 self.shared.abort(Some(crate::shared::Cause::Store(error)));
             }
             watch(Progress {

@@ -24,9 +24,9 @@ const TICKS_MAX_PER_RECORD: usize = 1024;
 const EPOCHS_MAX: u64 = 1024;
 /// Records in a tick.
 const RECORDS_MAX: usize = 2048;
-/// A tick that took no longer than the quickest and this lets the next ones grow.
+/// A tick that took no longer than the quickest and this, or an eighth of it, lets the next ones grow.
 const QUICK: Duration = Duration::from_millis(20);
-/// A tick that took longer than the quickest and this makes the next ones shrink.
+/// A tick that took longer than the quickest and this, or half of it, makes the next ones shrink.
 const SLOW: Duration = Duration::from_millis(100);
 /// The quickest is looked for among so many of the last ticks, or twice as many.
 const LAST_TICKS: u32 = 64;
@@ -61,7 +61,7 @@ impl InFlight {
                     break;
                 }
                 let took = at.duration_since(*sent);
-                self.records = resized(self.records, *records, self.quickest.beyond(took));
+                self.records = resized(self.records, *records, took, self.quickest.of(took));
                 self.shared.note_latency(took);
                 self.ticks.pop_front();
             }
@@ -86,24 +86,25 @@ struct Quickest {
 }
 
 impl Quickest {
-    /// How much longer than the quickest one took.
-    fn beyond(&mut self, took: Duration) -> Duration {
+    /// The quickest, of which this is one.
+    fn of(&mut self, took: Duration) -> Duration {
         if self.seen == LAST_TICKS {
             (self.before, self.now, self.seen) = (self.now, None, 0);
         }
         self.seen += 1;
         let now = self.now.map_or(took, |quickest| quickest.min(took));
         self.now = Some(now);
-        took - self.before.map_or(now, |quickest| quickest.min(now))
+        self.before.map_or(now, |quickest| quickest.min(now))
     }
 }
 
-/// The size of the next tick, after one of `records` took so much longer than the quickest.
-fn resized(size: usize, records: usize, took: Duration) -> usize {
-    if took > SLOW {
+/// The size of the next tick, after one of `records` took so long.
+fn resized(size: usize, records: usize, took: Duration, quickest: Duration) -> usize {
+    let beyond = took.saturating_sub(quickest);
+    if beyond > SLOW.max(quickest / 2) {
         // Shrink from what was sent: several slow ticks of one size count once.
         size.min((records / 2).max(1))
-    } else if took < QUICK && records * 2 >= size {
+    } else if beyond < QUICK.max(quickest / 8) && records * 2 >= size {
         (size * 2).min(RECORDS_MAX)
     } else {
         size
@@ -118,15 +119,15 @@ mod tests {
     fn ticks_grow_while_they_are_quick_and_shrink_when_they_are_slow() {
         let mut size = 1;
         for _ in 0..20 {
-            size = resized(size, size, Duration::from_millis(1));
+            size = resized(size, size, Duration::from_millis(1), Duration::ZERO);
         }
         assert_eq!(size, RECORDS_MAX);
         for _ in 0..8 {
             // Eight ticks of the same size were in flight: one step down, not eight.
-            size = resized(size, RECORDS_MAX, Duration::from_secs(1));
+            size = resized(size, RECORDS_MAX, Duration::from_secs(1), Duration::ZERO);
         }
         assert_eq!(size, RECORDS_MAX / 2);
-        assert_eq!(resized(1, 1, Duration::from_secs(9)), 1);
+        assert_eq!(resized(1, 1, Duration::from_secs(9), Duration::ZERO), 1);
     }
 
     /// Eight ticks in flight to a flow that takes `line` for each and `each` for every record: the size, and what a tick takes.
@@ -134,7 +135,7 @@ mod tests {
         let (mut quickest, mut size, mut longest) = (Quickest::default(), 1, Duration::ZERO);
         for tick in 0..2_000 {
             let took = line + each * u32::try_from(8 * size).unwrap();
-            size = resized(size, size, quickest.beyond(took));
+            size = resized(size, size, took, quickest.of(took));
             if tick > 1_000 {
                 longest = longest.max(took);
             }
