@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 /// How often to look after the processes.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long the others may take to end by themselves when one has died.
-const SURVIVORS: Duration = Duration::from_secs(6);
+/// How long the others may take to end by themselves when one has died. Those that wait for it to join would wait for long.
+const SURVIVORS: Duration = Duration::from_secs(4);
 /// The wait before the first start again, and before each after it that made no progress, up to the longest.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
