@@ -46,7 +46,7 @@ fn rage(program: &'static str, plain: impl Plain, mut line: impl FnMut(&mut Rng)
     Storm {
         program,
         kills: 8,
-        grow: |rng: &mut Rng, _| (0..400).map(|_| line(rng)).collect(),
+        grow: |rng: &mut Rng, lines| (0..lines).map(|_| line(rng)).collect(),
         killed: |input: &str, output: &str| {
             let mut oracle = oracle.borrow_mut();
             oracle.read(input);

@@ -9,6 +9,7 @@ mod oracle;
 mod storm;
 
 mod accumulate;
+mod bounded;
 mod examples;
 mod killed;
 mod random;

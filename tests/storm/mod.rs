@@ -58,7 +58,8 @@ where
                 std::thread::sleep(Duration::from_millis(1));
             }
             std::thread::sleep(Duration::from_micros(rng.u64(..60_000)));
-            let end = running.kill();
+            // One that has ended, and was seen to, cannot be killed.
+            let end = if running.has_ended() { running.end() } else { running.kill() };
             let output = String::from_utf8_lossy(&bed.read("out")).into_owned();
             if end.status.signal() == Some(Signal::KILL.as_raw()) {
                 (self.killed)(&input, &output);

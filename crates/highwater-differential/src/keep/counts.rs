@@ -20,13 +20,13 @@ pub(crate) struct Counts<D> {
     /// Records that have changed since rows were written, by their place, and how many copies the store knows.
     changed: Vec<(usize, i64)>,
     /// Counts how often rows were written: tells what has changed since.
-    round: u32,
+    round: u64,
 }
 
 struct Copies {
     now: i64,
     /// The round in which it last changed.
-    changed: u32,
+    changed: u64,
 }
 
 impl<D: Record> Counts<D> {
@@ -95,9 +95,7 @@ impl<D: Record> Kept for Counts<D> {
         if self.live.capacity() > 4 * self.live.len().max(1024) {
             self.live.shrink_to(2 * self.live.len());
         }
-        // Rounds wrap after four thousand million; nothing is that long unchanged and then looks changed but a record
-        // that would be written once too often.
-        self.round = self.round.wrapping_add(1).max(1);
+        self.round += 1;
         Ok(())
     }
 }
