@@ -76,3 +76,22 @@ fn e1_a_slow_step_in_an_endless_epoch_takes_little_memory() {
     says(&ended.stderr, &["end of input"]);
     assert!(bed.read("out").ends_with(format!(" {count}\n").as_bytes()));
 }
+
+/// One hot key whose state grows with every event: it ends the run with step, key and size, everything before it is kept,
+/// and the run goes on exactly where more is allowed.
+#[test]
+fn c17_a_state_without_end_ends_the_run_and_not_the_machine() {
+    let order = |id| format!("{{\"user_id\": \"hot\", \"type\": \"order\", \"order_id\": {id}}}\n");
+    let input: String = (0..4_000).map(order).collect();
+    let (calm, bed) = (Bed::new(), Bed::new());
+    calm.append("in.json", &input);
+    bed.append("in.json", &input);
+    calm.run_cart("in.json --output out -r st").code(0);
+    let line = "in.json --output out -r st -s 10ms -w 2";
+    let ended = bed.run_cart(&format!("{line} --max-state-bytes 4KiB"));
+    let parts = ["\"joiner\"", "hot", "bytes, more than the 4096 of --max-state-bytes", "[exit 65]"];
+    says(ended.code(65), &parts);
+    assert!(calm.text("out").starts_with(&bed.text("out")), "what is there is the beginning of the calm run's output");
+    bed.run_cart(line).code(0);
+    assert!(bed.text("out") == calm.text("out"), "with more allowed it goes on to the same end");
+}

@@ -86,6 +86,9 @@ fn read(salt: u64, slot: &[u8]) -> Option<(u64, Acknowledged)> {
         return None;
     }
     let number = |i: usize| u64::from_le_bytes(slot[4 + 8 * i..12 + 8 * i].try_into().expect("eight bytes"));
+    if number(1) > Execution::MAX.0 || number(0) == u64::MAX {
+        return None;
+    }
     Some((number(0), Acknowledged { execution: Execution(number(1)), epoch: Epoch(number(2)), last_seq: number(3) }))
 }
 

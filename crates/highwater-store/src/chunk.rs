@@ -10,6 +10,8 @@ use crate::ids::{Epoch, Execution};
 pub(crate) const CHUNK_BYTES_MAX: usize = 4096;
 /// Bytes before the body.
 pub(crate) const CHUNK_HEAD: usize = 23;
+/// The greatest number that a chunk can have: places of rows have room for no more.
+pub(crate) const SEQ_MAX: u64 = (1 << 52) - 2;
 const VERSION: u8 = 1;
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
@@ -46,8 +48,14 @@ impl<'a> Chunk<'a> {
         to.extend_from_slice(&self.epoch.0.to_le_bytes());
         to.extend_from_slice(self.body);
         assert!(to.len() <= CHUNK_BYTES_MAX, "a chunk of {} bytes", to.len());
-        let checksum = checksum(salt, seq, &to[4..]);
-        to[..4].copy_from_slice(&checksum.to_le_bytes());
+        Chunk::seal(salt, seq, to);
+    }
+
+    /// Makes the checksum of encoded bytes fit, if they are long enough to have one.
+    pub(crate) fn seal(salt: u64, seq: u64, bytes: &mut [u8]) {
+        if let Some((head, rest)) = bytes.split_first_chunk_mut::<4>() {
+            *head = checksum(salt, seq, rest).to_le_bytes();
+        }
     }
 
     /// What the bytes say that they are, unchecked: for people to read beside them.
@@ -81,6 +89,9 @@ impl<'a> Chunk<'a> {
             _ => return Err("it is of an unknown kind"),
         };
         let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        if number(7) > Execution::MAX.0 || seq > SEQ_MAX {
+            return Err("it is of an execution, or has a number, that no store gets to");
+        }
         Ok(Chunk {
             kind,
             first: head[6] & FIRST != 0,

@@ -60,6 +60,16 @@ macro_rules! display_as_number {
 }
 display_as_number!(Epoch Execution Generation KeyGroup StepId);
 
+impl Execution {
+    /// What is greater is of no store: nobody starts one so often.
+    pub(crate) const MAX: Execution = Execution(u64::MAX >> 1);
+}
+
+impl Generation {
+    /// What is greater is of no store.
+    pub(crate) const MAX: Generation = Generation(u64::MAX >> 1);
+}
+
 impl Epoch {
     /// The greatest epoch: times hold an epoch in 44 bits.
     pub const MAX: Epoch = Epoch((1 << 44) - 1);

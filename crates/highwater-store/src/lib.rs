@@ -37,12 +37,13 @@ pub use error::StoreError;
 pub use far::{DirAnswer, DirCall, DirCalls};
 pub use held::{DirNote, HeldDir, StoreDir};
 pub use ids::{Epoch, Execution, Generation, KeyGroup, StepId, StoreId, key_group, shard_of};
+pub use jobs::{DoAll, Job};
 pub use memory::MemoryDisk;
 pub use options::{Backend, OpenOptions};
 pub use rows::Rows;
 pub use shard::{Collected, Shard, ShardStats};
 pub use start::{StartPlan, Started, StoreGuard};
-pub use store::{Row, StepInfo, Store};
+pub use store::{Row, ShardRows, StepInfo, Store};
 
 mod ack;
 mod chunk;
@@ -56,10 +57,14 @@ mod far;
 #[doc(hidden)]
 pub mod faulty;
 mod files;
+mod filesystem;
 mod gc;
 mod held;
+#[doc(hidden)]
+pub mod hostile;
 mod ids;
 mod index;
+mod jobs;
 mod join;
 mod lock;
 mod manifest;

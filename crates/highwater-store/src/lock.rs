@@ -10,6 +10,7 @@
 
 use crate::disk::RESERVE;
 use crate::error::StoreError;
+use crate::filesystem::{cannot_lock, warn_of_doubts};
 use crate::manifest::{MAGIC, MANIFEST, generation_of};
 use rustix::fs::OFlags;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
@@ -103,7 +104,10 @@ pub(crate) fn take(root: &Path) -> Result<Taken, StoreError> {
         Ok(_) if !root.is_dir() => {
             return Err(StoreError::BadOption { path: root.into(), what: "it is not a directory".to_owned() });
         }
-        Ok(_) => check_is_ours(root)?,
+        Ok(_) => {
+            check_is_ours(root)?;
+            make_private(root).map_err(fail("looking at"))?;
+        }
     }
     let path = root.join(LOCK);
     loop {
@@ -111,6 +115,13 @@ pub(crate) fn take(root: &Path) -> Result<Taken, StoreError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(root, &mut file)),
+            Err(TryLockError::Error(error)) if cannot_lock(&error) => {
+                let what = format!(
+                    "its file system cannot lock files ({error}), so that two runs could write one store; put it on a \
+                     local disk"
+                );
+                return Err(StoreError::BadOption { path: root.into(), what });
+            }
             Err(TryLockError::Error(error)) => return Err(StoreError::io(&path, "locking")(error)),
         }
         // Whoever unlinked the file that was locked here left another one for others to lock.
@@ -118,6 +129,7 @@ pub(crate) fn take(root: &Path) -> Result<Taken, StoreError> {
         if same.unwrap_or(false) {
             let members = Mutex::new(take_members(root, &mut file)?);
             write_holder(&mut file).map_err(StoreError::io(&path, "writing"))?;
+            warn_of_doubts(root);
             return Ok(Taken { _lock: file, members });
         }
     }
@@ -133,6 +145,15 @@ fn make(root: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(root)?;
     fs::set_permissions(root, Permissions::from_mode(0o700))?;
     File::open(parent)?.sync_all()
+}
+
+/// An empty directory that is to become a store is from now on for its owner alone, if that is who we are.
+fn make_private(root: &Path) -> io::Result<()> {
+    let ours = fs::metadata(root)?.uid() == rustix::process::geteuid().as_raw();
+    if ours && fs::read_dir(root)?.next().is_none() {
+        fs::set_permissions(root, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// A directory with other things in it is no store, unless it has the manifest of one.

@@ -17,6 +17,8 @@ pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const FORMAT: u32 = 1;
 /// The version that writes.
 pub(crate) const WRITER: &str = env!("CARGO_PKG_VERSION");
+/// Numbers of steps that were ever given out: far fewer.
+const STEPS_MAX: u32 = 1 << 31;
 /// What its first line begins with.
 pub(crate) const MAGIC: &str = "highwater-store";
 
@@ -71,6 +73,11 @@ impl Lineage {
     /// Where the last execution began.
     pub(crate) fn resume(&self) -> Epoch {
         self.0.last().map_or(Epoch(0), |(_, resume)| *resume)
+    }
+
+    /// How many executions it tells of.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     fn is_ascending(&self) -> bool {
@@ -160,11 +167,16 @@ impl Manifest {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let body = serde_json::to_string_pretty(self).expect("numbers, strings and lists are JSON") + "\n";
-        let checksum = checksum(FORMAT, body.as_bytes());
-        format!("{MAGIC} {FORMAT} {checksum:08x}\n{body}").into_bytes()
+        Manifest::seal(FORMAT, body.as_bytes())
     }
 
-    fn decode(bytes: &[u8]) -> Result<Manifest, Refused> {
+    /// A body behind its first line.
+    pub(crate) fn seal(format: u32, body: &[u8]) -> Vec<u8> {
+        let checksum = checksum(format, body);
+        [format!("{MAGIC} {format} {checksum:08x}\n").as_bytes(), body].concat()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest, Refused> {
         let refuse = |what: &str| Refused::Damaged(what.to_owned());
         let end =
             bytes.iter().take(99).position(|byte| *byte == b'\n').ok_or_else(|| refuse("it has no first line"))?;
@@ -188,11 +200,22 @@ impl Manifest {
         if !manifest.lineage.is_ascending() || !ids_fit || !manifest.key_groups.is_power_of_two() {
             return Err(refuse("its parts do not fit each other"));
         }
+        let shards_fit = manifest.shards <= usize::from(manifest.key_groups);
+        let last = manifest.lineage.0.last().map_or(Execution(0), |(last, _)| *last);
+        let ends = manifest.prepared.max(Some(manifest.generation)).unwrap_or_default();
+        let fits = manifest.execution.max(last) <= Execution::MAX
+            && ends <= Generation::MAX
+            && manifest.lineage.resume() <= Epoch::MAX
+            && manifest.next_step <= STEPS_MAX;
+        if !shards_fit || !fits {
+            return Err(refuse("its numbers are greater than those of any store"));
+        }
         Ok(manifest)
     }
 }
 
-enum Refused {
+#[derive(Debug)]
+pub(crate) enum Refused {
     Newer(u32, String),
     Damaged(String),
 }
@@ -208,7 +231,8 @@ pub(crate) fn generation_dir(generation: Generation) -> String {
 
 /// The generation of such a directory.
 pub(crate) fn generation_of(dir: &str) -> Option<Generation> {
-    dir.strip_prefix("gen-").and_then(|number| number.parse().ok()).map(Generation)
+    let number = dir.strip_prefix("gen-").and_then(|number| number.parse().ok()).map(Generation);
+    number.filter(|number| *number <= Generation::MAX)
 }
 
 /// Directory of a shard.

@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// Files below this are not worth being written anew.
 const ROLL_BYTES_LEAST: u64 = 16 << 20;
+/// After so many starts on one generation a fresh one is written: each start adds to what the manifest tells, and starts
+/// that do little collect nothing.
+const STARTS_MOST: usize = if cfg!(test) { 50 } else { 4096 };
 
 impl Opened {
     /// Whether less than a quarter of its file is live: backends whose files never shrink are rolled into fresh ones.
@@ -130,8 +133,8 @@ impl Store {
         let Store { media, lock, backend, mut manifest, shards, .. } = self;
         let drops = manifest.steps.iter().any(|step| plan.drops(step));
         let moved = media.spread().is_some_and(|spread| !spread.in_place(manifest.generation, plan.shards));
-        let rewrite =
-            is_new || manifest.shards != plan.shards || drops || moved || shards.iter().any(Opened::is_hollow);
+        let worn = shards.iter().any(Opened::is_hollow) || manifest.lineage.len() > STARTS_MOST;
+        let rewrite = is_new || manifest.shards != plan.shards || drops || moved || worn;
         // A store in one directory names no others; of one in several each manifest gets its own part.
         manifest.spread = None;
         manifest.execution = execution;

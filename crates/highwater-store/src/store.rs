@@ -7,6 +7,7 @@ use crate::ack::AckFile;
 use crate::disk::DirDisk;
 use crate::error::StoreError;
 use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
+use crate::jobs::{DoAll, in_turn, on_each};
 use crate::manifest::{Lineage, MANIFEST, Manifest, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Bounded, Lock, Media};
 use crate::options::{Backend, OpenOptions};
@@ -65,11 +66,40 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`] that speaks of opening; the store is as it was.
     pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
-        let media = options.media();
-        Store::open_on(media, options)
+        Store::open_at_once(options, &in_turn)
+    }
+
+    /// The same, reading shards at once: `do_all` is given a job for each of them, and may do these on any threads.
+    ///
+    /// # Errors
+    /// As [`open`](Store::open).
+    ///
+    /// # Panics
+    /// If `do_all` returns before all jobs are done, or leaves one out.
+    ///
+    /// # Example
+    /// ```
+    /// use highwater_store::{Job, OpenOptions, Store};
+    /// let at_once = |jobs: Vec<Job<'_>>| {
+    ///     std::thread::scope(|scope| jobs.into_iter().for_each(|job| drop(scope.spawn(job))));
+    /// };
+    /// let mut store = Store::open_at_once(OpenOptions::new("carts"), &at_once)?;
+    /// let counts = store.read_shards(&at_once, |rows| {
+    ///     let mut count = 0;
+    ///     rows.visit(&mut |_| count += 1).map(|()| count)
+    /// });
+    /// assert!(counts.is_empty(), "a new store has no shards");
+    /// # Ok::<(), highwater_store::StoreError>(())
+    /// ```
+    pub fn open_at_once(options: OpenOptions, do_all: &DoAll<'_>) -> Result<Store, StoreError> {
+        Store::open_media(options.media(), options, do_all)
     }
 
     pub(crate) fn open_on(media: Arc<dyn Media>, options: OpenOptions) -> Result<Store, StoreError> {
+        Store::open_media(media, options, &in_turn)
+    }
+
+    fn open_media(media: Arc<dyn Media>, options: OpenOptions, do_all: &DoAll<'_>) -> Result<Store, StoreError> {
         let root = media.path("");
         if !options.key_groups.is_power_of_two() {
             let what = format!("{} key groups are not a power of two", options.key_groups);
@@ -114,7 +144,7 @@ impl Store {
             newest: stored.execution,
             manifest: stored,
         };
-        store.restore()?;
+        store.restore(do_all)?;
         let rows =
             store.shards.iter().flat_map(|shard| shard.found.index.tallies()).map(|tally| tally.rows).sum::<u64>();
         tracing::debug!(epoch = store.resume.0, rows, "recovery done");
@@ -156,7 +186,7 @@ impl Store {
         Ok(Store { media, lock, backend, resume: Epoch(0), shards: Vec::new(), newest: execution, manifest })
     }
 
-    fn restore(&mut self) -> Result<(), StoreError> {
+    fn restore(&mut self, do_all: &DoAll<'_>) -> Result<(), StoreError> {
         let Manifest { generation, shards, key_groups, id, .. } = self.manifest;
         let missing = |what: String| StoreError::MissingShard { path: self.media.path(""), missing: what };
         let places: Vec<ShardPlace> = (0..shards)
@@ -177,15 +207,17 @@ impl Store {
             }
         }
         // All that is visible is made durable before any of it is believed.
-        for place in places.iter().filter(|_| on(Rule::SyncOpen)) {
-            let settled = self.media.settle_log(&place.log_dir());
-            let settled = settled.and_then(|()| self.media.sync_file(&format!("{}/ack", place.dir)));
-            settled.map_err(StoreError::io(self.media.path(&place.dir), "syncing"))?;
-        }
+        let (media, backend, lineage) = (&*self.media, self.backend, &self.manifest.lineage);
+        let settled = on_each(do_all, places.iter().filter(|_| on(Rule::SyncOpen)).collect(), |place| {
+            let settled = media.settle_log(&place.log_dir());
+            let settled = settled.and_then(|()| media.sync_file(&format!("{}/ack", place.dir)));
+            settled.map_err(StoreError::io(media.path(&place.dir), "syncing"))
+        });
+        settled.into_iter().collect::<Result<(), StoreError>>()?;
+        let opened = on_each(do_all, places, |place| open_shard(media, place, backend, lineage, key_groups));
         let mut histories = Vec::new();
-        for place in places {
-            let (shard, history, acknowledged) =
-                open_shard(&*self.media, place, self.backend, &self.manifest.lineage, key_groups)?;
+        for opened in opened {
+            let (shard, history, acknowledged) = opened?;
             self.newest = self.newest.max(shard.found.extent.newest).max(acknowledged);
             self.shards.push(shard);
             histories.push(history);
@@ -196,17 +228,19 @@ impl Store {
             return Err(StoreError::Behind { path: self.media.path(""), acknowledged: began, found: self.resume });
         }
         let lineage = self.manifest.lineage.then(self.execution(), self.resume);
-        for (shard, history) in self.shards.iter_mut().zip(&mut histories) {
-            let path = self.media.path(&shard.place.dir);
+        let (media, resume) = (&*self.media, self.resume);
+        let pairs = self.shards.iter_mut().zip(&mut histories).collect();
+        let checked = on_each(do_all, pairs, |(shard, history): (&mut Opened, &mut History)| {
+            let path = media.path(&shard.place.dir);
             // A shard that is ahead of the others is read once more, without the epochs that did not happen.
-            if history.at.is_some_and(|at| at > self.resume) {
+            if history.at.is_some_and(|at| at > resume) {
                 let again = shard.reader(&path).read(&lineage)?;
                 (shard.found.index, *history) = (again.index, again.history);
                 shard.found.full_seq = history.full_seq;
             }
-            shard.reader(&path).check(&shard.found.index, history)?;
-        }
-        Ok(())
+            shard.reader(&path).check(&shard.found.index, history)
+        });
+        checked.into_iter().collect()
     }
 
     /// Whether there is nothing to resume from.
@@ -239,6 +273,11 @@ impl Store {
         &self.manifest.claims
     }
 
+    /// Shards that it was last started with; 0 for a new store.
+    pub fn shards(&self) -> usize {
+        self.manifest.shards
+    }
+
     /// The identity of the store.
     pub fn id(&self) -> StoreId {
         self.manifest.id
@@ -249,18 +288,44 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] or [`StoreError::Io`] if the log cannot be read as it was at open.
     pub fn rows(&mut self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), StoreError> {
-        let names: ahash::HashMap<_, _> = self.manifest.steps.iter().map(|step| (step.id, &*step.name)).collect();
-        for shard in &self.shards {
-            let path = self.media.path(&shard.place.dir);
-            shard.reader(&path).live(&shard.found.index, &mut |row| {
-                let step =
-                    *names.get(&row.row.step).ok_or_else(|| format!("a row is of unknown step {}", row.row.step))?;
-                let value = row.row.value.ok_or("a removed row counts as live")?;
-                visit(Row { step, group: row.row.group, key: row.row.key, value });
-                Ok(())
-            })?;
-        }
-        Ok(())
+        let (media, steps) = (&*self.media, &self.manifest.steps[..]);
+        self.shards.iter_mut().try_for_each(|shard| ShardRows { media, shard, steps }.visit(visit))
+    }
+
+    /// Calls `read` for each shard, with the rows that are live there at the resume epoch; `do_all` is given a job for
+    /// each, and may do these at once. Every row is in one shard. An example stands at
+    /// [`open_at_once`](Store::open_at_once).
+    ///
+    /// # Panics
+    /// As [`open_at_once`](Store::open_at_once).
+    pub fn read_shards<R: Send>(&mut self, do_all: &DoAll<'_>, read: impl Fn(ShardRows<'_>) -> R + Sync) -> Vec<R> {
+        let (media, steps) = (&*self.media, &self.manifest.steps[..]);
+        on_each(do_all, self.shards.iter_mut().collect(), |shard| read(ShardRows { media, shard, steps }))
+    }
+}
+
+/// The live rows of one shard, not yet read.
+pub struct ShardRows<'s> {
+    media: &'s dyn Media,
+    // Not shared: what reads a log may keep notes there.
+    shard: &'s mut Opened,
+    steps: &'s [StepInfo],
+}
+
+impl ShardRows<'_> {
+    /// Visits every row, once, in any order. Streams from the log.
+    ///
+    /// # Errors
+    /// As [`Store::rows`].
+    pub fn visit(self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), StoreError> {
+        let names: ahash::HashMap<_, _> = self.steps.iter().map(|step| (step.id, &*step.name)).collect();
+        let path = self.media.path(&self.shard.place.dir);
+        self.shard.reader(&path).live(&self.shard.found.index, &mut |row| {
+            let step = *names.get(&row.row.step).ok_or_else(|| format!("a row is of unknown step {}", row.row.step))?;
+            let value = row.row.value.ok_or("a removed row counts as live")?;
+            visit(Row { step, group: row.row.group, key: row.row.key, value });
+            Ok(())
+        })
     }
 }
 

@@ -103,4 +103,70 @@ mod tests {
         long.push(0);
         assert!(decode::<u8>(&long).unwrap_err().to_string().contains("1 bytes remain"));
     }
+
+    /// A state of every kind that serde knows.
+    #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+    struct All {
+        text: String,
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+        list: Vec<(u16, Option<i64>)>,
+        map: std::collections::BTreeMap<String, f32>,
+        kind: Kind,
+        deep: Option<Box<All>>,
+    }
+
+    #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+    enum Kind {
+        Unit,
+        New(char),
+        Struct { on: bool, big: u128 },
+    }
+
+    fn example() -> All {
+        let (list, map) = (vec![(1, None), (2, Some(-3))], [("k".to_owned(), 0.5)].into());
+        let inner = All {
+            text: "inner".into(),
+            bytes: vec![1; 40],
+            list: Vec::new(),
+            map: Default::default(),
+            kind: Kind::New('x'),
+            deep: None,
+        };
+        let kind = Kind::Struct { on: true, big: 1 << 90 };
+        All { text: "a text".into(), bytes: vec![0xff; 9], list, map, kind, deep: Some(Box::new(inner)) }
+    }
+
+    proptest::proptest! {
+        /// A damaged state is decoded or refused, in no more memory than its bytes account for: no length is believed
+        /// before its bytes are there. `PROPTEST_CASES=1000000` for so many.
+        #[test]
+        fn any_bytes_are_a_state_or_are_refused(
+            changes in proptest::collection::vec((proptest::num::usize::ANY, proptest::num::u8::ANY), 0..6),
+            noise in proptest::collection::vec(proptest::num::u8::ANY, 0..80),
+            cut in proptest::num::usize::ANY,
+        ) {
+            for codec in [Codec::MessagePack, Codec::Postcard] {
+                let mut bytes = Vec::new();
+                encode_state(codec, &example(), &mut bytes).unwrap();
+                for (at, byte) in &changes {
+                    let at = at % bytes.len();
+                    // Marks and lengths of MessagePack, and the greatest numbers of postcard, come often.
+                    bytes[at] = [*byte, 0xff, 0xdb, 0xdd, 0xdf, 0xc6][*byte as usize % 6];
+                }
+                if cut % 3 == 0 {
+                    bytes.truncate(cut / 3 % bytes.len());
+                }
+                for bytes in [&bytes, &noise] {
+                    if let Ok(state) = decode_state::<All>(codec, bytes) {
+                        let mut again = Vec::new();
+                        encode_state(codec, &state, &mut again).unwrap();
+                    }
+                    let _ = decode_state::<crate::shape::Shape>(codec, bytes);
+                    let _ = decode::<Vec<String>>(bytes);
+                    let _ = decode::<(u64, String)>(bytes);
+                }
+            }
+        }
+    }
 }

@@ -60,6 +60,7 @@ impl StepKind {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) line_bytes_max: usize,
+    pub(crate) state_bytes_max: usize,
     pub(crate) accept_new_input: bool,
     pub(crate) rewind_sinks: Vec<String>,
     pub(crate) accept_shapes: Vec<String>,

@@ -3,27 +3,58 @@
 use highwater_store::Epoch;
 use std::collections::HashMap;
 
+/// A block is full when it has so many bytes: what was read is let go of block by block.
+const BLOCK_BYTES: usize = 1 << 20;
+
 /// Encoded rows of one step, packed.
 #[derive(Debug, Default)]
 pub(crate) struct PackedRows {
+    blocks: Vec<Block>,
+    rows: usize,
+}
+
+#[derive(Debug, Default)]
+struct Block {
     bytes: Vec<u8>,
     lengths: Vec<(u32, u32)>,
 }
 
 impl PackedRows {
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) {
+        if self.blocks.last().is_none_or(|last| last.bytes.len() >= BLOCK_BYTES) {
+            self.blocks.push(Block::default());
+        }
+        let last = self.blocks.last_mut().expect("there is one now");
         let length = |part: &[u8]| u32::try_from(part.len()).expect("the store refuses rows of 4 GiB");
-        self.lengths.push((length(key), length(value)));
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
+        last.lengths.push((length(key), length(value)));
+        last.bytes.extend_from_slice(key);
+        last.bytes.extend_from_slice(value);
+        self.rows += 1;
+    }
+
+    /// Adds all rows of another, which is not copied.
+    pub(crate) fn append(&mut self, other: PackedRows) {
+        self.blocks.extend(other.blocks);
+        self.rows += other.rows;
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lengths.len()
+        self.rows
     }
 
     /// Key and value of every row.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.blocks.iter().flat_map(Block::iter)
+    }
+
+    /// Visits key and value of every row, and lets go of what was visited as it goes.
+    pub(crate) fn try_each<E>(self, mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), E>) -> Result<(), E> {
+        self.blocks.into_iter().try_for_each(|block| block.iter().try_for_each(|(key, value)| visit(key, value)))
+    }
+}
+
+impl Block {
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.bytes[..];
         self.lengths.iter().map(move |(key, value)| {
             let (row, after) = rest.split_at((key + value) as usize);

@@ -29,12 +29,21 @@ struct Inner {
     spare: Vec<Rows>,
     router: Router,
     key: Vec<u8>,
+    state_bytes_max: usize,
+}
+
+fn too_large(length: usize, most: usize) -> StepError {
+    let text = format!(
+        "its state has grown to {length} bytes, more than the {most} of --max-state-bytes: every epoch in which it changes \
+         writes all of it; keep less under one key, or allow more"
+    );
+    text.into()
 }
 
 impl SnapshotRows {
     /// `ids` are the store's numbers of the steps, known when the run starts.
-    pub(crate) fn new(router: Router, ids: Arc<OnceLock<Vec<StepId>>>) -> Self {
-        let inner = Inner { epochs: BTreeMap::new(), spare: Vec::new(), router, key: Vec::new() };
+    pub(crate) fn new(router: Router, ids: Arc<OnceLock<Vec<StepId>>>, state_bytes_max: usize) -> Self {
+        let inner = Inner { epochs: BTreeMap::new(), spare: Vec::new(), router, key: Vec::new(), state_bytes_max };
         SnapshotRows { inner: Rc::new(RefCell::new(inner)), ids }
     }
 
@@ -58,16 +67,27 @@ impl SnapshotRows {
         state: Option<&S>,
         check: impl FnOnce(usize) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
-        let Inner { epochs, spare, router, key: bytes } = &mut *self.inner.borrow_mut();
+        let Inner { epochs, spare, router, key: bytes, state_bytes_max } = &mut *self.inner.borrow_mut();
         bytes.clear();
         encode_key(key, bytes)?;
         let (id, group) = (self.id(step), router.group(bytes));
         check(router.owner(group))?;
         let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
         match state {
-            Some(state) => {
-                rows.put_with(id, group, |out| out.extend_from_slice(bytes), |out| encode_state(codec, state, out))
-            }
+            Some(state) => rows.put_with(
+                id,
+                group,
+                |out| out.extend_from_slice(bytes),
+                |out| {
+                    let start = out.len();
+                    encode_state(codec, state, out)?;
+                    let length = out.len() - start;
+                    if length > *state_bytes_max {
+                        return Err(too_large(length, *state_bytes_max));
+                    }
+                    Ok(())
+                },
+            ),
             None => {
                 rows.remove(id, group, bytes);
                 Ok(())

@@ -15,9 +15,15 @@ fn a_failed_call_ends_the_run_and_loses_nothing() {
         for calls in ["fsync,fdatasync,sync_file_range", "pwrite64,pwritev,write"] {
             let (dir, mut struck, mut epoch) = (disk(), 0, 0);
             let calls_max = rounds(8);
-            // Early calls one by one, then wider apart; what the harness itself writes to its pipe is struck as well.
+            // Early calls one by one, then wider apart, and runs long enough to reach them; what the harness itself writes to its pipe is struck as well.
             for nth in (1..).map(|i: usize| if i < 6 { i } else { i * i / 5 }).take(calls_max) {
-                let load = Load { dir: dir.path().join("store"), backend, bytes: 3_000, shards: 1, last: epoch + 25 };
+                let load = Load {
+                    dir: dir.path().join("store"),
+                    backend,
+                    bytes: 3_000,
+                    shards: 1,
+                    last: epoch + 25 + nth as u64,
+                };
                 let inject = format!("inject={calls}:error=EIO:when={nth}");
                 let mut writer = Writer::start(&load, &["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject]);
                 writer.end();

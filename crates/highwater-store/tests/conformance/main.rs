@@ -10,6 +10,7 @@ mod disk_full;
 mod failed_calls;
 mod help;
 mod killed;
+mod modes;
 mod power_cut;
 mod read_only;
 mod writer;

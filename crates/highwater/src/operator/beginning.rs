@@ -60,7 +60,7 @@ impl<K: Key, S: State> Beginning<K, S> {
             return nothing();
         }
         let read = Found::<S>::of::<K>(graph, step).and_then(|Found { plan, schema, .. }| {
-            let mut keys = Keys::restore(step, &graph.take_states(step), &plan.reading)?;
+            let mut keys = Keys::restore(step, graph.take_states(step), &plan.reading)?;
             if plan.rewrite {
                 keys.touch_all(graph.shared.first);
             }

@@ -92,10 +92,10 @@ impl<K: Key, S: State> Keys<K, S> {
     }
 
     /// The keys that an earlier execution left.
-    pub(crate) fn restore(step: &str, rows: &PackedRows, reading: &Reading<S>) -> Result<Self, RunError> {
+    pub(crate) fn restore(step: &str, rows: PackedRows, reading: &Reading<S>) -> Result<Self, RunError> {
         let mut keys = Self::new();
         keys.table.reserve(rows.len(), |slot| slot.hash);
-        for (key_bytes, value) in rows.iter() {
+        rows.try_each(|key_bytes, value| {
             let schema = |what, expected, error: StepError| RunError::Schema {
                 step: step.to_owned(),
                 what,
@@ -108,7 +108,8 @@ impl<K: Key, S: State> Keys<K, S> {
             let hash = keys.hash(&key);
             let slot = keys.find(hash, &key).slot;
             (slot.state, slot.stored) = (Some(state), true);
-        }
+            Ok(())
+        })?;
         Ok(keys)
     }
 

@@ -127,7 +127,7 @@ impl<'s> RawFlow<'s> {
             return Ok(Begun::default());
         }
         let Found { plan, known, schema } = Found::<S>::of::<K>(&self.graph, step)?;
-        let restored = restore(step, &self.graph.take_states(step), &plan.reading)?;
+        let restored = restore(step, self.graph.take_states(step), &plan.reading)?;
         let is_new = !known && restored.is_empty();
         Ok(Begun { restored, is_new, rewrite: plan.rewrite, codec: plan.codec, schema })
     }
@@ -172,9 +172,9 @@ fn no_letters<'s>(rows: StreamVec<'s, Time, ()>) -> Closing<'s> {
 }
 
 /// Rows of an earlier execution, decoded.
-fn restore<K: Key, S: State>(step: &str, rows: &PackedRows, reading: &Reading<S>) -> Result<Vec<(K, S)>, RunError> {
+fn restore<K: Key, S: State>(step: &str, rows: PackedRows, reading: &Reading<S>) -> Result<Vec<(K, S)>, RunError> {
     let mut restored = Vec::with_capacity(rows.len());
-    for (key_bytes, value) in rows.iter() {
+    rows.try_each(|key_bytes, value| {
         let schema = |what, expected, error: StepError| RunError::Schema {
             step: step.to_owned(),
             what,
@@ -185,7 +185,8 @@ fn restore<K: Key, S: State>(step: &str, rows: &PackedRows, reading: &Reading<S>
         let key = decode(key_bytes).map_err(|e| schema("key", type_name::<K>(), e))?;
         let state = reading.decode(value).map_err(|e| schema("state", type_name::<S>(), e))?;
         restored.push((key, state));
-    }
+        Ok(())
+    })?;
     Ok(restored)
 }
 

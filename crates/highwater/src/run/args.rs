@@ -61,6 +61,10 @@ struct EngineArgs {
     #[arg(long, env = "HIGHWATER_MAX_LINE", value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
     max_line: usize,
 
+    /// Largest state of one key, as it is stored; one that grows beyond it ends the run
+    #[arg(long, env = "HIGHWATER_MAX_STATE_BYTES", value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
+    max_state_bytes: usize,
+
     /// How long a stop may take to commit the open epoch
     #[arg(long, env = "HIGHWATER_STOP_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = duration)]
     stop_timeout: Duration,
@@ -177,6 +181,7 @@ impl EngineArgs {
             dead_letters: self.dead_letter,
             retry: self.retry,
             line_bytes_max: self.max_line,
+            state_bytes_max: self.max_state_bytes,
             stop_timeout: self.stop_timeout,
             fresh: self.fresh,
             accept_new_input: self.accept_new_input,

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// The longest line that can be allowed, in bytes: a line is held in memory whole.
 pub(crate) const LINE_BYTES_LIMIT: usize = 1 << 30;
 
+/// The largest state that can be allowed, in bytes: a row of the store is below 4 GiB.
+const STATE_BYTES_LIMIT: usize = 2 << 30;
+
 /// How a flow is run. Fill in what differs from [`Config::default`].
 ///
 /// ```
@@ -55,6 +58,9 @@ pub struct Config {
     pub retry: Option<PathBuf>,
     /// Longest input line, in bytes; a longer one is a bad record.
     pub line_bytes_max: usize,
+    /// Largest state of one key, in bytes as it is stored; one that grows beyond it ends the run. Counts with a
+    /// recovery store only.
+    pub state_bytes_max: usize,
     /// How long a stop may take to end and commit the open epoch; after that it is left uncommitted.
     pub stop_timeout: Duration,
     /// Start over: what the store holds is replaced, once everything else has been found right.
@@ -99,6 +105,7 @@ impl Config {
             dead_letters: None,
             retry: None,
             line_bytes_max: 16 << 20,
+            state_bytes_max: 1 << 30,
             stop_timeout: Duration::from_secs(10),
             fresh: false,
             accept_new_input: false,
@@ -142,6 +149,9 @@ impl Config {
         }
         if *line_bytes_max == 0 || *line_bytes_max > LINE_BYTES_LIMIT {
             return Err(format!("a longest line of {line_bytes_max} bytes: 1 byte to 1 GiB is possible"));
+        }
+        if self.state_bytes_max == 0 || self.state_bytes_max > STATE_BYTES_LIMIT {
+            return Err(format!("a largest state of {} bytes: 1 byte to 2 GiB is possible", self.state_bytes_max));
         }
         if self.on_error == OnError::DeadLetter && self.dead_letters.is_none() {
             return Err("--on-error dead-letter needs a file for the letters: --dead-letter FILE".into());
@@ -208,6 +218,7 @@ mod tests {
         assert!(refused(|config| config.key_groups = 0).contains("0 key groups"));
         assert!(refused(|config| config.line_bytes_max = 0).contains("0 bytes"));
         assert!(refused(|config| config.line_bytes_max = usize::MAX).contains("1 GiB"));
+        assert!(refused(|config| config.state_bytes_max = 0).contains("0 bytes"));
         assert!(refused(|config| config.flow.clear()).contains("no name"));
     }
 

@@ -76,7 +76,9 @@ pub(super) fn form(config: &Config) -> Result<Option<Crew>, RunError> {
 
 /// What all processes must be started with alike.
 fn identity(config: &Config) -> Identity {
-    let Config { flow, workers, recovery, epoch_interval, key_groups, on_error, line_bytes_max, .. } = config;
+    let Config {
+        flow, workers, recovery, epoch_interval, key_groups, on_error, line_bytes_max, state_bytes_max, ..
+    } = config;
     let given = |given: bool| if given { "given" } else { "not given" }.to_owned();
     let all = [
         ("flow", flow.clone()),
@@ -87,6 +89,7 @@ fn identity(config: &Config) -> Identity {
         ("--key-groups", key_groups.to_string()),
         ("--on-error", format!("{on_error:?}")),
         ("--max-line", line_bytes_max.to_string()),
+        ("--max-state-bytes", state_bytes_max.to_string()),
         ("--dead-letter", given(config.dead_letters.is_some())),
         ("--retry", given(config.retry.is_some())),
         ("--fresh", given(config.fresh)),

@@ -21,7 +21,7 @@ use crate::data::StepError;
 use crate::error::{BuildError, RunError};
 use crate::flow::Flow;
 use crate::graph::{Listings, Settings, StepKind};
-use crate::recovery::load::load;
+use crate::recovery::load::{at_once, load};
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::Shared;
@@ -189,6 +189,7 @@ where
         first_worker: crew.map_or(0, Crew::first_worker),
         settings: Arc::new(Settings {
             line_bytes_max: config.line_bytes_max,
+            state_bytes_max: config.state_bytes_max,
             accept_new_input: config.accept_new_input,
             rewind_sinks: config.rewind_sinks.clone(),
             accept_shapes: config.accept_shapes.clone(),
@@ -254,7 +255,7 @@ fn load_store(
             };
             dirs.open(far, options, workers)?
         }
-        None => Store::open(options).map_err(failed)?,
+        None => Store::open_at_once(options, &at_once).map_err(failed)?,
     };
     let groups = store.key_groups();
     if workers > usize::from(groups) {

@@ -183,7 +183,10 @@ impl Run<'_> {
         let (index, peers) = (worker.index(), worker.peers());
         let parts = self.parts;
         let ids = Arc::new(OnceLock::new());
-        let rows = parts.shared.recovery.then(|| SnapshotRows::new(parts.router.clone(), ids.clone()));
+        let rows = parts
+            .shared
+            .recovery
+            .then(|| SnapshotRows::new(parts.router.clone(), ids.clone(), parts.settings.state_bytes_max));
         let states = lock(&parts.states)[index - parts.first_worker].take().unwrap_or_default();
         worker.dataflow(|scope| {
             let graph = Graph::new(
