@@ -4,7 +4,7 @@
 //! [`RunError::exit_code`] is the one place where an error becomes a number.
 
 use crate::data::StepError;
-use highwater_store::{Epoch, StoreError};
+use highwater_store::{Epoch, Execution, StoreError};
 use std::fmt;
 use std::io;
 
@@ -175,6 +175,42 @@ pub enum SinkError {
         /// The committed length in bytes.
         needs: u64,
     },
+    /// It is not what was written before.
+    #[error("output {name} is not what was written before: {what}")]
+    Changed {
+        /// The output.
+        name: String,
+        /// What differs.
+        what: String,
+    },
+    /// It has what the store has not committed: the store is an older copy.
+    #[error("output {name} has epoch {has}, but the recovery store goes on after epoch {resume}: it is an older copy")]
+    Ahead {
+        /// The output.
+        name: String,
+        /// The last epoch in the output.
+        has: Epoch,
+        /// The epoch that the run resumes after.
+        resume: Epoch,
+    },
+    /// A later execution writes it: this one is over, and did not know.
+    #[error("output {name} is written by execution {by}, which is later than this one")]
+    Overtaken {
+        /// The output.
+        name: String,
+        /// The later execution.
+        by: Execution,
+    },
+    /// It cannot be reached or is busy, for now: the call is made again. An error of the run when that went on for too long.
+    #[error("output {name} is not available{}", if *tries > 1 { format!(", tried {tries} times") } else { String::new() })]
+    Unavailable {
+        /// The output.
+        name: String,
+        /// How often it was tried.
+        tries: u32,
+        /// What it said last.
+        source: io::Error,
+    },
     /// It has content that no epoch of this store wrote.
     #[error("output {name} exists, has {has} bytes, and does not belong to this recovery store")]
     Foreign {
@@ -183,6 +219,18 @@ pub enum SinkError {
         /// Its length in bytes.
         has: u64,
     },
+}
+
+impl SinkError {
+    /// The output is not available for now: what was called is to be called again.
+    pub fn unavailable(name: impl Into<String>, source: impl Into<StepError>) -> Self {
+        SinkError::Unavailable { name: name.into(), tries: 1, source: io::Error::other(source) }
+    }
+
+    /// Writing failed, for good.
+    pub fn failed(name: impl Into<String>, source: impl Into<StepError>) -> Self {
+        SinkError::Io { name: name.into(), free: None, source: io::Error::other(source) }
+    }
 }
 
 /// A mistake in how a flow is put together. All are found before a record is read.

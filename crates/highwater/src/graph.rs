@@ -30,7 +30,8 @@ pub(crate) type Closing<'s> = StreamVec<'s, Time, Letter>;
 pub(crate) struct Change {
     pub(crate) step: StepIndex,
     pub(crate) key: Vec<u8>,
-    pub(crate) value: Vec<u8>,
+    /// `None` takes the row out of the store.
+    pub(crate) value: Option<Vec<u8>>,
 }
 
 /// What a step keeps in the store.
@@ -59,6 +60,8 @@ impl StepKind {
 /// What the operator of a run has set that steps must know.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// Name of the flow.
+    pub(crate) flow: String,
     pub(crate) line_bytes_max: usize,
     pub(crate) state_bytes_max: usize,
     pub(crate) accept_new_input: bool,
@@ -126,6 +129,8 @@ pub(crate) struct Declared<'s> {
     pub(crate) changes: Vec<StreamVec<'s, Time, Change>>,
     /// Frontiers behind the work of every step.
     pub(crate) ends: Vec<Signal<'s>>,
+    /// The same, of steps that hear of an epoch only at its end: flow control must not wait for them.
+    pub(crate) late_ends: Vec<Signal<'s>>,
 }
 
 impl Declared<'_> {

@@ -6,13 +6,14 @@
 use crate::clock::{EpochClock, now};
 use crate::error::{BadRecord, Kept, Place, RunError, SinkError, SourceError, SourceRange, StepFailure};
 use crate::policy::OnError;
-use highwater_store::{Epoch, StoreError};
+use highwater_store::{Epoch, Execution, StoreError};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Why the run ends before its input does.
@@ -100,6 +101,27 @@ impl Totals {
 /// The input of an epoch, by partition and start.
 type Ranges = BTreeMap<(String, Place), SourceRange>;
 
+/// Which run this is: known when the store has started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RunId {
+    /// Id of the store; 0 without one.
+    pub(crate) store: u64,
+    pub(crate) execution: Execution,
+}
+
+/// Those who want to hear what is committed.
+#[derive(Default)]
+struct Listeners(Mutex<Vec<Listener>>);
+
+/// Is told what is committed, and at the end of the run `None`.
+type Listener = Box<dyn Fn(Option<Epoch>) + Send>;
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listeners").field(&lock(&self.0).len()).finish()
+    }
+}
+
 /// What the workers of one run have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -119,6 +141,9 @@ pub(crate) struct Shared {
     failed_epoch: AtomicU64,
     failure: Mutex<Option<(Epoch, Cause)>>,
     ranges: Mutex<BTreeMap<Epoch, Ranges>>,
+    /// Set before the first worker goes.
+    pub(crate) id: OnceLock<RunId>,
+    listeners: Listeners,
 }
 
 /// A poisoned lock is taken all the same: what it guards is written in one step.
@@ -145,6 +170,8 @@ impl Shared {
             failed_epoch: AtomicU64::new(u64::MAX),
             failure: Mutex::new(None),
             ranges: Mutex::new(BTreeMap::new()),
+            id: OnceLock::new(),
+            listeners: Listeners::default(),
         }
     }
 
@@ -161,7 +188,19 @@ impl Shared {
             let mut ranges = lock(&self.ranges);
             *ranges = ranges.split_off(&epoch.next());
             tracing::debug!(epoch = epoch.0, "committed");
+            lock(&self.listeners.0).iter().for_each(|listener| listener(Some(epoch)));
         }
+    }
+
+    /// From now on `listener` hears of every epoch that is committed, on the worker that sees it first, and in the end
+    /// that nothing more will be (`None`).
+    pub(crate) fn on_commit(&self, listener: impl Fn(Option<Epoch>) + Send + 'static) {
+        lock(&self.listeners.0).push(Box::new(listener));
+    }
+
+    /// The workers of this process are through: what is committed now is all.
+    pub(crate) fn end_listening(&self) {
+        std::mem::take(&mut *lock(&self.listeners.0)).iter().for_each(|listener| listener(None));
     }
 
     /// Another process has seen that everything up to `epoch` is durable everywhere. Told when the run is over: until

@@ -95,11 +95,14 @@ impl SnapshotRows {
         }
     }
 
-    /// Adds a row that is encoded already.
-    pub(crate) fn put_encoded(&self, step: StepIndex, epoch: Epoch, key: &[u8], value: &[u8]) {
+    /// Adds a row that is encoded already; `None` means that it was discarded.
+    pub(crate) fn put_encoded(&self, step: StepIndex, epoch: Epoch, key: &[u8], value: Option<&[u8]>) {
         let Inner { epochs, spare, router, .. } = &mut *self.inner.borrow_mut();
         let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
-        rows.put(self.id(step), router.group(key), key, value);
+        match value {
+            Some(value) => rows.put(self.id(step), router.group(key), key, value),
+            None => rows.remove(self.id(step), router.group(key), key),
+        }
     }
 
     /// The earliest epoch that has rows, if it is at most `upto`.

@@ -1,12 +1,15 @@
-//! Runs flows on lists, in tests: no files, no store, no threads to think of.
+//! Runs flows on lists, in tests: no files, no store, no threads to think of; checks connectors.
 
 use crate::data::Data;
 use crate::flow::Flow;
 use crate::run::{Config, run as run_flow};
 pub use crate::sink::Capture;
 use crate::stream::Stream;
+pub use sink::check_sink;
 use std::sync::{Arc, Mutex, PoisonError};
 use timely::dataflow::operators::vec::Map;
+
+mod sink;
 
 /// Runs a flow on one worker, without recovery, and answers what the stream that it returns had.
 ///

@@ -78,7 +78,7 @@ impl First {
     /// Writes the schema as a row of `epoch`.
     pub(crate) fn write(self, epoch: Epoch, rows: &SnapshotRows) {
         if let Some((step, row)) = self.schema {
-            rows.put_encoded(step, epoch, SCHEMA_KEY, &row);
+            rows.put_encoded(step, epoch, SCHEMA_KEY, Some(&row));
         }
     }
 }

@@ -46,7 +46,7 @@ impl Counter {
             let mut value = Vec::new();
             encode_key(&self.total, &mut value).expect("a number can be encoded");
             if let Some(rows) = rows {
-                rows.put_encoded(self.step, epoch, &self.key, &value);
+                rows.put_encoded(self.step, epoch, &self.key, Some(&value));
             }
         }
     }

@@ -83,7 +83,7 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
             changes.for_each(|capability, batch| {
                 let epoch = capability.least().expect("changes have a time").epoch();
                 for Change { step, key, value } in batch.drain(..) {
-                    rows.put_encoded(step, epoch, &key, &value);
+                    rows.put_encoded(step, epoch, &key, value.as_deref());
                 }
             });
             // A send that fails means that the thread has failed, and has told the run.

@@ -108,6 +108,11 @@ impl Crew {
         self.fabric.workers()
     }
 
+    /// Id of the store that process 0 has opened.
+    pub(super) fn store(&self) -> Option<u64> {
+        self.store.get()
+    }
+
     /// Index of the first worker of this process, among all.
     pub(super) fn first_worker(&self) -> usize {
         self.fabric.me() * self.workers()

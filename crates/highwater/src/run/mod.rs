@@ -24,7 +24,7 @@ use crate::graph::{Listings, Settings, StepKind};
 use crate::recovery::load::{at_once, load};
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
-use crate::shared::Shared;
+use crate::shared::{RunId, Shared};
 use crate::source::check_letters;
 use crew::Crew;
 use dirs::{Dirs, are_own};
@@ -188,6 +188,7 @@ where
         listings: listings.clone(),
         first_worker: crew.map_or(0, Crew::first_worker),
         settings: Arc::new(Settings {
+            flow: config.flow.clone(),
             line_bytes_max: config.line_bytes_max,
             state_bytes_max: config.state_bytes_max,
             accept_new_input: config.accept_new_input,
@@ -331,6 +332,7 @@ impl Running<'_> {
             if !crew.leads() {
                 let (execution, go) = crew.follow(self.config, &flow, listings)?;
                 self.execution = execution;
+                self.identify(crew.store());
                 gate.go(go);
                 return Ok(());
             }
@@ -339,6 +341,7 @@ impl Running<'_> {
         let workers = self.config.workers;
         let mut shards = Vec::new();
         let mut ids = Vec::new();
+        let store_id = store.as_ref().map(|store| store.id().0);
         if let Some(store) = store {
             let ours = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned()));
             let steps = ours.chain(still_beside(&store, &flow.steps)).collect();
@@ -379,8 +382,15 @@ impl Running<'_> {
         if let Some(crew) = self.crew {
             crew.go(self.execution, &ids)?;
         }
+        self.identify(store_id);
         gate.go(Go { ids, shards: Mutex::new(shards) });
         Ok(())
+    }
+
+    /// Tells the workers which run this is, before they go.
+    fn identify(&self, store: Option<u64>) {
+        let execution = self.execution.unwrap_or_default();
+        let _ = self.shared.id.set(RunId { store: store.unwrap_or_default(), execution });
     }
 
     /// Looks after the run until its workers have left. Answers whether it was stopped, and whether all is committed.

@@ -52,9 +52,11 @@ pub(super) fn source_code(error: &SourceError) -> u8 {
 pub(super) fn sink_code(error: &SinkError) -> u8 {
     match error {
         SinkError::Create { .. } => 73,
-        SinkError::Io { .. } => 74,
-        SinkError::Locked { .. } => 75,
-        SinkError::Behind { .. } | SinkError::Foreign { .. } => 78,
+        SinkError::Io { .. } | SinkError::Unavailable { .. } => 74,
+        SinkError::Locked { .. } | SinkError::Overtaken { .. } => 75,
+        SinkError::Behind { .. } | SinkError::Changed { .. } | SinkError::Ahead { .. } | SinkError::Foreign { .. } => {
+            78
+        }
         SinkError::Closed { .. } => 141,
     }
 }
@@ -227,6 +229,16 @@ fn advice(error: &RunError) -> String {
                 SinkError::Create { .. } => "Name an output that can be written".to_owned(),
                 SinkError::Io { free: Some(_), .. } => format!("Free some space and start again; {again}"),
                 SinkError::Io { .. } => format!("See to the output and start again; {again}"),
+                SinkError::Unavailable { .. } => {
+                    format!("See to it that the output can be written, and start again; {again}")
+                }
+                SinkError::Overtaken { .. } => "Nothing needs to be done: that execution goes on".to_owned(),
+                SinkError::Changed { .. } => {
+                    format!("Put the output back, or start it over without what it had, with {}", rewind())
+                }
+                SinkError::Ahead { .. } => {
+                    format!("Put the newer store back, or start the output over with {}", rewind())
+                }
                 SinkError::Locked { .. } => "Wait for that run to end, stop it, or name another output".to_owned(),
                 SinkError::Behind { .. } => {
                     format!("Put the file back, or start it over without what it had, with {}", rewind())

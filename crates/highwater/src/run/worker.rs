@@ -75,6 +75,7 @@ impl Workers {
                 let index = worker.index();
                 parts.shared.abort(Some(Cause::Panic { step, worker: index, epoch: None, key: None, message }));
                 left.fetch_add(1, SeqCst);
+                parts.shared.end_listening();
                 // Nothing of the broken dataflow may be stepped again.
                 let drop_all = || worker.installed_dataflows().into_iter().for_each(|flow| worker.drop_dataflow(flow));
                 let _ = catch_unwind(AssertUnwindSafe(drop_all));
@@ -209,13 +210,14 @@ impl Run<'_> {
             dead_letters(&graph);
             graph.check_evolutions();
             let ends = std::mem::take(&mut graph.declared.borrow_mut().ends);
+            let late_ends = std::mem::take(&mut graph.declared.borrow_mut().late_ends);
             let work = scope.concatenate(ends).probe_with(&graph.processed);
             let (commit, writer) = match rows {
                 Some(rows) => {
                     let (durable, end) = writer(&graph, rows);
                     (Commit::watch(durable), Some(end))
                 }
-                None => (Commit::watch(work), None),
+                None => (Commit::watch(scope.concatenate(late_ends.into_iter().chain([work]))), None),
             };
             let declared = std::mem::take(&mut *graph.declared.borrow_mut());
             let built = Built {
@@ -262,6 +264,7 @@ impl Run<'_> {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.parts.shared.end_listening();
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);
         }

@@ -1,10 +1,12 @@
 //! A sink that keeps what it gets, for tests: in memory, and as exact as a file.
 
-use super::{Resume, Sink, Writer};
+use super::{Flushed, Resume, Sink, Slot, Start, Writer};
 use crate::data::{Data, StepError};
 use crate::error::SinkError;
 use crate::shared::lock;
-use std::sync::{Arc, Mutex};
+use highwater_store::{Epoch, Execution};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Keeps the items that a flow writes. Clones share them, so a test holds one and gives one to each run:
 /// a run that resumes cuts back what was not committed, as it would a file.
@@ -24,6 +26,8 @@ use std::sync::{Arc, Mutex};
 #[derive(Clone, Debug)]
 pub struct Capture<T> {
     items: Arc<Mutex<Vec<T>>>,
+    /// The execution that writes it.
+    execution: Arc<AtomicU64>,
 }
 
 impl<T> Default for Capture<T> {
@@ -35,7 +39,7 @@ impl<T> Default for Capture<T> {
 impl<T> Capture<T> {
     /// An empty capture.
     pub fn new() -> Self {
-        Capture { items: Arc::default() }
+        Capture { items: Arc::default(), execution: Arc::default() }
     }
 
     /// What has been written so far.
@@ -60,8 +64,9 @@ impl<T: Data> Sink<T> for Capture<T> {
         Ok(())
     }
 
-    fn writer(&self, output: &str) -> CaptureWriter<T> {
-        CaptureWriter { name: output.to_owned(), items: self.items.clone(), restored: 0 }
+    fn writer(&self, of: &Slot) -> CaptureWriter<T> {
+        let (capture, execution) = (self.clone(), 0);
+        CaptureWriter { name: of.output.clone(), capture, restored: 0, execution }
     }
 }
 
@@ -69,17 +74,30 @@ impl<T: Data> Sink<T> for Capture<T> {
 #[derive(Debug)]
 pub struct CaptureWriter<T> {
     name: String,
-    items: Arc<Mutex<Vec<T>>>,
+    capture: Capture<T>,
     restored: usize,
+    execution: u64,
+}
+
+impl<T> CaptureWriter<T> {
+    /// What is written, unless by a later execution.
+    fn items(&self) -> Result<MutexGuard<'_, Vec<T>>, SinkError> {
+        let items = lock(&self.capture.items);
+        match self.capture.execution.load(SeqCst) {
+            by if by > self.execution => Err(SinkError::Overtaken { name: self.name.clone(), by: Execution(by) }),
+            _ => Ok(items),
+        }
+    }
 }
 
 impl<T: Data> Writer for CaptureWriter<T> {
     type Block = Vec<T>;
     type Position = u64;
+    type Outbox = ();
 
-    fn open(&mut self, resume: Resume<u64>) -> Result<(), SinkError> {
-        let Resume::At { position, .. } = resume else { return Ok(()) };
-        let has = lock(&self.items).len();
+    fn open(&mut self, resume: &Resume<u64>) -> Result<(), SinkError> {
+        let Resume::At { position, .. } = *resume else { return Ok(()) };
+        let has = lock(&self.capture.items).len();
         self.restored = usize::try_from(position).unwrap_or(usize::MAX);
         if has < self.restored {
             return Err(SinkError::Behind { name: self.name.clone(), has: has as u64, needs: position });
@@ -87,17 +105,23 @@ impl<T: Data> Writer for CaptureWriter<T> {
         Ok(())
     }
 
-    fn restore(&mut self) -> Result<(), SinkError> {
-        lock(&self.items).truncate(self.restored);
+    fn restore(&mut self, start: &Start) -> Result<(), SinkError> {
+        self.execution = start.execution.0;
+        // A run without a store has no number, and starts over.
+        match self.execution {
+            0 => self.capture.execution.store(0, SeqCst),
+            execution => drop(self.capture.execution.fetch_max(execution, SeqCst)),
+        }
+        self.items()?.truncate(self.restored);
         Ok(())
     }
 
-    fn write(&mut self, mut block: Vec<T>) -> Result<(), SinkError> {
-        lock(&self.items).append(&mut block);
+    fn write(&mut self, block: &mut Vec<T>) -> Result<(), SinkError> {
+        self.items()?.append(block);
         Ok(())
     }
 
-    fn flush(&mut self, _durable: bool) -> Result<Option<u64>, SinkError> {
-        Ok(Some(lock(&self.items).len() as u64))
+    fn flush(&mut self, _epoch: Epoch, _durable: bool) -> Result<Flushed<u64, ()>, SinkError> {
+        Ok(Flushed::at(self.items()?.len() as u64))
     }
 }

@@ -3,10 +3,10 @@
 //! A letter of an item says which input its epoch has, as far as it is read by then. The file is private
 //! (mode 0600): it holds what people have sent.
 
-use super::Sink;
-use super::driver::{put, restore_earlier};
+use super::driver::{Pace, put, restore_earlier};
 use super::lines::Target;
 use super::output::{LineBlock, LineWriter, SpareBuffers};
+use super::{Sink, Slot};
 use crate::data::StepError;
 use crate::error::BuildError;
 use crate::graph::{DEAD_LETTERS, Graph};
@@ -25,7 +25,8 @@ pub(crate) fn dead_letters(graph: &Rc<Graph<'_>>) {
         Some(path) if wanted || graph.positions.had(DEAD_LETTERS) => {
             let closings = graph.declared.borrow().closings.clone();
             let letters = graph.scope.concatenate(closings);
-            put(graph, letters, DEAD_LETTERS, DeadLetters { target: path.into(), shared: graph.shared.clone() });
+            let sink = DeadLetters { target: path.into(), shared: graph.shared.clone() };
+            put(graph, letters, DEAD_LETTERS, sink, Pace::Epochs);
         }
         None if wanted => {
             let reason = "a step sets records aside, and no file is named for them: --dead-letter FILE".to_owned();
@@ -58,13 +59,13 @@ impl Sink<Letter> for DeadLetters {
         if let Some(epoch) = letter.lacks_input {
             letter.add_input(&self.shared.ranges_of(epoch));
         }
-        block.line(|line| {
+        block.line(false, |line| {
             line.extend_from_slice(letter.json.as_bytes());
             Ok(())
         })
     }
 
-    fn writer(&self, output: &str) -> LineWriter {
-        LineWriter::new(output, Some(PathBuf::from(output)), SpareBuffers::default()).private()
+    fn writer(&self, of: &Slot) -> LineWriter {
+        LineWriter::new(&of.output, Some(PathBuf::from(&of.output)), SpareBuffers::default()).private()
     }
 }

@@ -1,33 +1,41 @@
-//! The Timely side of a sink: encodes on every worker, writes on one thread, snapshots positions.
+//! The Timely side of a sink: encodes on every worker, writes on one thread per slot, snapshots positions.
 //!
 //! A writer makes the bytes of an epoch durable *before* its position becomes a row, so a snapshot
 //! never tells of bytes that a power cut can take back. The thread groups the epochs that wait into
 //! one sync. Nothing of an epoch is written before the epoch is open: outputs are in epoch order.
 
-use super::{Resume, Sink, Writer};
-use crate::codec::{decode, encode_key};
-use crate::data::{Data, StepError};
-use crate::error::RunError;
-use crate::graph::{Graph, OnStart, StepKind};
-use crate::letter::Letter;
+use super::{Sink, Writer};
+use crate::data::Data;
+use crate::graph::{Change, Graph, OnStart, StepKind};
 use crate::operator::counter::Counter;
 use crate::operator::fallible::fallible;
 use crate::stash::{Stash, epoch_of};
 use crate::stream::Stream;
 use crate::time::Time;
 use highwater_store::Epoch;
+use places::{Opened, Places, claim};
+use retry::Patience;
+use rows::{RowKey, SinkRows};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use thread::{FromWriter, Link, ToWriter};
+use thread::{FromWriter, Kept, Link, ToWriter};
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
+mod places;
+mod retry;
+mod rows;
 mod thread;
 
 const ROWS: usize = 0;
 const DONE: usize = 1;
+
+/// Blocks that may be on their way to a writer for which sources do not wait.
+const BLOCKS_MAX: usize = 64;
 
 impl<T: Data> Stream<'_, T> {
     /// Writes every item to a sink.
@@ -63,8 +71,18 @@ impl<T: Data> Stream<'_, T> {
     /// Positions in the snapshot and truncation on resume: bytewax 0.16 file output; Flink's exactly-once sinks.
     pub fn sink<S: Sink<T>>(self, step: &str, sink: S) {
         let Stream { items, graph } = self;
-        put(&graph, items, step, sink);
+        put(&graph, items, step, sink, Pace::Ticks);
     }
+}
+
+/// How finely the input of a sink says how far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Tick by tick: sources wait when the sink stays behind.
+    Ticks,
+    /// Only at the end of an epoch. Would sources wait for it, they would have a few ticks an epoch; so the worker
+    /// waits itself, when much is on its way to the writer.
+    Epochs,
 }
 
 /// Puts a sink into the graph.
@@ -73,17 +91,15 @@ pub(super) fn put<'s, T: Data, S: Sink<T>>(
     items: StreamVec<'s, Time, T>,
     step: &str,
     mut sink: S,
+    pace: Pace,
 ) {
     let step = &*graph.full(step);
     let index = graph.declare(step, StepKind::Sink);
     let counter = Counter::new(graph, &format!("{step}#skipped"));
     let output = sink.output();
-    let mut name_key = Vec::new();
-    encode_key(&output, &mut name_key).expect("a string can be encoded");
-    // A single output has a single writer, wherever it is; its position row lies there too.
-    let owner = owner(graph, &name_key);
-    let writers = if owner == graph.worker { open(graph, step, Some(&output), &sink) } else { Ok(Vec::new()) };
-    let writers = writers.unwrap_or_else(|error| {
+    let places = Places::new(graph, &output, sink.slots());
+    let patience = Patience { shared: graph.shared.clone(), step: step.to_owned(), most: sink.patience() };
+    let opened = places.open(graph, &patience, Some(&output), &sink).unwrap_or_else(|error| {
         graph.refuse(error);
         Vec::new()
     });
@@ -102,21 +118,25 @@ pub(super) fn put<'s, T: Data, S: Sink<T>>(
         },
     );
     let mut builder = OperatorBuilder::new(step.to_owned(), graph.scope);
-    let mut input = builder.new_input(blocks, Exchange::new(move |_: &S::Block| owner as u64));
-    let (_rows, rows_signal) = builder.new_output::<Vec<Letter>>();
+    let target = places.target(graph) as u64;
+    let mut input = builder.new_input(blocks, Exchange::new(move |_: &S::Block| target));
+    let (changes, changes_stream) = builder.new_output();
+    let mut changes = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Change>>>::from(changes);
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
-    let (link, end) = thread::link(graph.shared.clone(), step, waker);
-    graph.declared.borrow_mut().on_start.push(start(writers, end));
+    let (link, end) = thread::link(patience.clone(), graph.worker, waker);
+    graph.declared.borrow_mut().on_start.push(start(opened, patience, end));
 
-    let mut out = Out { link, wrote: VecDeque::new(), open: None, flushing: VecDeque::new() };
-    let (shared, rows) = (graph.shared.clone(), graph.rows.clone());
+    let mut out = Out { link, wrote: VecDeque::new(), open: None, flushing: VecDeque::new(), pace };
+    let position = RowKey { output: output.clone(), slot: places.slot_here(graph).unwrap_or_default(), epoch: None };
+    let rows = SinkRows::new(graph, index, position);
+    let shared = graph.shared.clone();
     builder.build(move |_capabilities| {
         let mut stash = Stash::default();
         move |frontiers| {
-            out.hear(|epoch, position| {
-                let (Some(rows), Some(position)) = (&rows, position) else { return };
-                rows.put_encoded(index, epoch, &name_key, &position);
+            let mut changes = changes.activate();
+            out.hear(|capability, epoch, kept| {
+                rows.put(epoch, kept, |change| changes.session(&capability).give(change));
             });
             let frontier = epoch_of(&frontiers[0]);
             let fails = |epoch: Epoch| shared.failed().is_some_and(|failed| failed <= epoch);
@@ -144,34 +164,23 @@ pub(super) fn put<'s, T: Data, S: Sink<T>>(
     });
     let mut declared = graph.declared.borrow_mut();
     declared.claims.push(claim(step, &output));
-    declared.closings.push(rows_signal);
-    declared.ends.push(done_signal);
-}
-
-/// What the store remembers of an output that a run has begun to write.
-fn claim(step: &str, output: &str) -> String {
-    format!("{step}={output}")
-}
-
-/// The worker that writes an output of this encoded name.
-fn owner(graph: &Graph<'_>, name_key: &[u8]) -> usize {
-    graph.router.owner(graph.router.group(name_key))
+    declared.changes.push(changes_stream);
+    match pace {
+        Pace::Ticks => declared.ends.push(done_signal),
+        Pace::Epochs => declared.late_ends.push(done_signal),
+    }
 }
 
 /// Declares a sink that writes nothing in this run, and cuts back what earlier runs wrote.
 pub(super) fn restore_earlier<T, S: Sink<T>>(graph: &Rc<Graph<'_>>, step: &str, sink: &S) {
     graph.declare(step, StepKind::Sink);
     Counter::new(graph, &format!("{step}#skipped"));
-    if graph.worker != 0 {
-        return;
-    }
-    match open(graph, step, None, sink) {
-        Ok(mut writers) => {
-            let (shared, step) = (graph.shared.clone(), step.to_owned());
+    let places = Places::new(graph, &sink.output(), sink.slots());
+    let patience = Patience { shared: graph.shared.clone(), step: step.to_owned(), most: sink.patience() };
+    match places.open(graph, &patience, None, sink) {
+        Ok(opened) => {
             let restore = Box::new(move || {
-                let refused = |error| RunError::Sink { step: step.clone(), error, kept: shared.kept() };
-                writers.iter_mut().try_for_each(|writer: &mut S::Writer| writer.restore().map_err(refused))?;
-                Ok(None)
+                opened.into_iter().try_for_each(|opened| opened.over(&patience).map(drop)).map(|()| None)
             });
             graph.declared.borrow_mut().on_start.push(restore);
         }
@@ -179,55 +188,21 @@ pub(super) fn restore_earlier<T, S: Sink<T>>(graph: &Rc<Graph<'_>>, step: &str, 
     }
 }
 
-/// Opens the output of now, and those of earlier runs under the same step: they are cut back too.
-/// The one of now comes last.
-fn open<T, S: Sink<T>>(
-    graph: &Graph<'_>,
-    step: &str,
-    output: Option<&str>,
-    sink: &S,
-) -> Result<Vec<S::Writer>, RunError> {
-    let schema = |key: &str, reason: StepError| RunError::Schema {
-        step: step.to_owned(),
-        what: "position",
-        key: key.to_owned(),
-        expected: std::any::type_name::<<S::Writer as Writer>::Position>(),
-        reason: reason.to_string(),
-    };
-    let rewind = graph.settings.rewind_sinks.iter().any(|rewound| rewound == step);
-    let ours = rewind || output.is_some_and(|output| graph.positions.claims.contains(&claim(step, output)));
-    let mut resume = if graph.shared.recovery { Resume::Unwritten { ours } } else { Resume::Fresh };
-    let mut writers = Vec::new();
-    let refused = |error| RunError::Sink { step: step.to_owned(), error, kept: graph.shared.kept() };
-    for (key, value) in graph.positions.of(step) {
-        let name: String = decode(key).map_err(|e| schema("?", e))?;
-        let position = decode(value).map_err(|e| schema(&name, e))?;
-        let at = Resume::At { epoch: graph.positions.epoch, position };
-        if rewind {
-            continue;
-        } else if Some(name.as_str()) == output {
-            resume = at;
-        } else {
-            let mut earlier = sink.writer(&name);
-            earlier.open(at).map_err(refused)?;
-            writers.push(earlier);
-        }
-    }
-    if let Some(output) = output {
-        let mut writer = sink.writer(output);
-        writer.open(resume).map_err(refused)?;
-        writers.push(writer);
-    }
-    Ok(writers)
-}
-
-/// At the start: cuts back what is open, and gives the last writer its thread.
-fn start<W: Writer<Block: Send>>(mut writers: Vec<W>, end: thread::End<W::Block>) -> OnStart {
+/// At the start: cuts back what is open, completes what is committed, and gives the writer of now its thread.
+fn start<W: Writer<Block: Send>>(opened: Vec<Opened<W>>, patience: Patience, end: thread::End<W::Block>) -> OnStart {
     Box::new(move || {
-        for writer in &mut writers {
-            writer.restore().map_err(|error| end.refused(error))?;
+        let (mut here, mut over) = (None, Vec::new());
+        for opened in opened {
+            if opened.written {
+                here = Some(opened.restored(&patience)?);
+            } else {
+                over.extend(opened.over(&patience)?);
+            }
         }
-        Ok(writers.pop().map(|writer| end.spawn(writer)))
+        Ok(here.map(|mut restored| {
+            restored.committed.append(&mut over);
+            end.spawn(restored)
+        }))
     })
 }
 
@@ -239,6 +214,7 @@ struct Out<B> {
     /// The epoch being written, and the capability to write its position.
     open: Option<(Epoch, Capability<Time>)>,
     flushing: VecDeque<(Epoch, Capability<Time>)>,
+    pace: Pace,
 }
 
 impl<B: Send + 'static> Out<B> {
@@ -249,6 +225,12 @@ impl<B: Send + 'static> Out<B> {
         for block in blocks {
             self.wrote.push_back(done.clone());
             self.link.send(ToWriter::Write(block));
+        }
+        while self.pace == Pace::Epochs && self.wrote.len() > BLOCKS_MAX {
+            match self.link.wait() {
+                Some(blocks) => drop(self.wrote.drain(..blocks)),
+                None => return,
+            }
         }
     }
 
@@ -261,16 +243,16 @@ impl<B: Send + 'static> Out<B> {
         }
     }
 
-    /// Takes in what the thread has done; `snapshot` gets the position of each flushed epoch while
-    /// the capability of the epoch is still held.
-    fn hear(&mut self, mut snapshot: impl FnMut(Epoch, Option<Vec<u8>>)) {
+    /// Takes in what the thread has done; `snapshot` gets what is kept of each flushed epoch together
+    /// with the capability of the epoch.
+    fn hear(&mut self, mut snapshot: impl FnMut(Capability<Time>, Epoch, Kept)) {
         while let Some(heard) = self.link.hear() {
             match heard {
                 FromWriter::Wrote(blocks) => drop(self.wrote.drain(..blocks)),
-                FromWriter::Flushed(epoch, position) => {
-                    let first = self.flushing.pop_front();
-                    assert_eq!(first.as_ref().map(|(epoch, _)| *epoch), Some(epoch), "epochs are flushed in order");
-                    snapshot(epoch, position);
+                FromWriter::Flushed(epoch, kept) => {
+                    let (first, capability) = self.flushing.pop_front().expect("what is flushed was closed");
+                    assert_eq!(first, epoch, "epochs are flushed in order");
+                    snapshot(capability, epoch, kept);
                 }
             }
         }

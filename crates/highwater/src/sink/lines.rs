@@ -4,13 +4,10 @@
 //! records of one. Workers encode; the writer (`output.rs`) only moves bytes.
 
 use crate::data::StepError;
-use crate::sink::Sink;
+use crate::sink::content::Content;
 use crate::sink::output::{LineBlock, LineWriter, SpareBuffers};
+use crate::sink::{Sink, Slot};
 use crate::source::{JsonLines, Lines, path_name};
-use serde::Serialize;
-use std::fmt::Display;
-use std::io::Write;
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 /// Where lines go: a path, or stdout (`-`, or no path at all).
@@ -60,7 +57,7 @@ impl JsonLines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<JsonLines> {
-        LineSink { target: target.into(), spare: SpareBuffers::default(), format: PhantomData }
+        LineSink::new(JsonLines::new(), target)
     }
 }
 
@@ -70,74 +67,49 @@ impl Lines {
     /// Into a file exactly once: on resume it is cut back to what is committed. Into stdout, a pipe
     /// or a device at least once, in whole lines: what followed the last commit is written again.
     pub fn to(target: impl Into<Target>) -> LineSink<Lines> {
-        LineSink { target: target.into(), spare: SpareBuffers::default(), format: PhantomData }
+        LineSink::new(Lines, target)
     }
 }
 
 /// Writes items as lines, in the format `F`.
 #[derive(Clone, Debug)]
 pub struct LineSink<F> {
+    content: F,
     target: Target,
     /// Buffers of blocks that are written, to be filled again.
     spare: SpareBuffers,
-    format: PhantomData<fn() -> F>,
 }
 
 impl<F> LineSink<F> {
-    /// Appends a line; a new block gets a buffer that has been used before, if there is one.
-    fn line(
-        &self,
-        block: &mut LineBlock,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), StepError>,
-    ) -> Result<(), StepError> {
-        if block.0.capacity() == 0 {
-            block.0 = self.spare.take();
-        }
-        block.line(write)
+    pub(super) fn new(content: F, target: impl Into<Target>) -> Self {
+        LineSink { content, target: target.into(), spare: SpareBuffers::default() }
+    }
+}
+
+impl<T, F: Content<T>> Sink<T> for LineSink<F> {
+    type Block = LineBlock;
+    type Writer = LineWriter;
+
+    fn output(&self) -> String {
+        self.target.name()
     }
 
-    fn writer_of(&self, output: &str) -> LineWriter {
+    fn encode(&mut self, item: T, block: &mut LineBlock) -> Result<(), StepError> {
+        // A new block gets a buffer that has been used before, if there is one.
+        if block.lines.capacity() == 0 {
+            block.lines = self.spare.take();
+        }
+        block.item(&mut self.content, item)
+    }
+
+    fn writer(&self, Slot { output, .. }: &Slot) -> LineWriter {
         let spare = self.spare.clone();
         match &self.target.0 {
             // A path that is not UTF-8 cannot be had from its name.
-            Some(path) if self.target.name() == output => LineWriter::new(output, Some(path.clone()), spare),
+            Some(path) if self.target.name() == *output => LineWriter::new(output, Some(path.clone()), spare),
             _ if output == "-" => LineWriter::new(output, None, spare),
             _ => LineWriter::new(output, Some(PathBuf::from(output)), spare),
         }
-    }
-}
-
-impl<T: Serialize> Sink<T> for LineSink<JsonLines> {
-    type Block = LineBlock;
-    type Writer = LineWriter;
-
-    fn output(&self) -> String {
-        self.target.name()
-    }
-
-    fn encode(&mut self, item: T, block: &mut LineBlock) -> Result<(), StepError> {
-        self.line(block, |line| Ok(serde_json::to_writer(line, &item)?))
-    }
-
-    fn writer(&self, output: &str) -> LineWriter {
-        self.writer_of(output)
-    }
-}
-
-impl<T: Display> Sink<T> for LineSink<Lines> {
-    type Block = LineBlock;
-    type Writer = LineWriter;
-
-    fn output(&self) -> String {
-        self.target.name()
-    }
-
-    fn encode(&mut self, item: T, block: &mut LineBlock) -> Result<(), StepError> {
-        self.line(block, |line| Ok(write!(line, "{item}")?))
-    }
-
-    fn writer(&self, output: &str) -> LineWriter {
-        self.writer_of(output)
     }
 }
 
@@ -148,9 +120,9 @@ mod tests {
 
     fn encoded<T, S: Sink<T, Block = LineBlock>>(mut sink: S, items: Vec<T>) -> Vec<Result<String, String>> {
         let one = |item| {
-            let mut block = LineBlock(b"before\n".to_vec());
+            let mut block = LineBlock::of(b"before\n");
             let result = sink.encode(item, &mut block).map_err(|error| error.to_string());
-            let text = String::from_utf8(block.0).unwrap();
+            let text = String::from_utf8(block.lines).unwrap();
             let line = text.strip_prefix("before\n").expect("what was there stays").to_owned();
             assert!(result.is_ok() || line.is_empty(), "nothing is left of an item that failed");
             result.map(|()| line)
@@ -193,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_block_travels_as_bytes() {
-        let block = LineBlock(vec![0xff; 300]);
+        let block = LineBlock::of(&[0xff; 300]);
         let bytes = rmp_serde::to_vec(&block).unwrap();
         assert!(bytes.len() < 310, "{}", bytes.len());
         assert_eq!(rmp_serde::from_slice::<LineBlock>(&bytes).unwrap(), block);

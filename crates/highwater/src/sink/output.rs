@@ -9,10 +9,12 @@
 use crate::data::StepError;
 use crate::error::SinkError;
 use crate::shared::lock;
-use crate::sink::{Resume, Writer};
+use crate::sink::content::Content;
+use crate::sink::{Flushed, Resume, Start, Writer};
+use highwater_store::Epoch;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -27,20 +29,45 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Whole lines, each with its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LineBlock(#[serde(with = "serde_bytes")] pub(super) Vec<u8>);
+pub struct LineBlock {
+    #[serde(with = "serde_bytes")]
+    pub(super) lines: Vec<u8>,
+    /// What a file begins with; empty: nothing.
+    #[serde(with = "serde_bytes")]
+    pub(super) header: Vec<u8>,
+}
 
 impl LineBlock {
+    #[cfg(test)]
+    pub(super) fn of(lines: &[u8]) -> Self {
+        LineBlock { lines: lines.to_vec(), header: Vec::new() }
+    }
+
+    /// Appends an item; nothing if that fails.
+    pub(super) fn item<T>(&mut self, content: &mut impl Content<T>, item: T) -> Result<(), StepError> {
+        let spans = content.spans_lines();
+        self.line(spans, |line| content.encode(item, line))?;
+        if self.header.is_empty() {
+            self.header.extend_from_slice(content.header());
+        }
+        Ok(())
+    }
+
     /// Appends what `write` writes, as one line; nothing if that fails.
-    pub(super) fn line(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), StepError>) -> Result<(), StepError> {
-        let start = self.0.len();
-        let written = write(&mut self.0).and_then(|()| match memchr::memchr(b'\n', &self.0[start..]) {
+    pub(super) fn line(
+        &mut self,
+        spans_lines: bool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
+        let start = self.lines.len();
+        let line_break = |line: &[u8]| memchr::memchr(b'\n', line).filter(|_| !spans_lines);
+        let written = write(&mut self.lines).and_then(|()| match line_break(&self.lines[start..]) {
             None => Ok(()),
             Some(at) => Err(format!("it has a line break at byte {at}, and would become two lines").into()),
         });
         match written {
-            Ok(()) => self.0.push(b'\n'),
-            Err(_) => self.0.truncate(start),
+            Ok(()) => self.lines.push(b'\n'),
+            Err(_) => self.lines.truncate(start),
         }
         written
     }
@@ -61,6 +88,8 @@ pub struct LineWriter {
     spare: SpareBuffers,
     /// Nobody else may read it.
     private: bool,
+    /// It is known to begin with its header.
+    begun: bool,
 }
 
 /// Buffers that go back from a writer to those who fill them: large ones are dear to make anew.
@@ -89,7 +118,7 @@ const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes that an epoch may have written before some are synced: a long epoch must not leave a gigabyte
 /// to its end, where the sync would stall the flow.
-const UNSYNCED_BYTES_MAX: u64 = 32 << 20;
+pub(super) const UNSYNCED_BYTES_MAX: u64 = 32 << 20;
 
 #[derive(Debug)]
 enum State {
@@ -111,7 +140,7 @@ enum State {
 
 impl LineWriter {
     pub(super) fn new(name: &str, path: Option<PathBuf>, spare: SpareBuffers) -> Self {
-        LineWriter { name: name.to_owned(), path, state: State::Unopened, spare, private: false }
+        LineWriter { name: name.to_owned(), path, state: State::Unopened, spare, private: false, begun: false }
     }
 
     /// Makes the file one that only its owner may read and write.
@@ -126,14 +155,9 @@ impl LineWriter {
 
     /// An error of a write or a sync; `file` says whether a full disk is what it may be.
     fn cannot_write(&self, source: io::Error, file: bool) -> SinkError {
-        let name = self.name.clone();
         match source.kind() {
-            ErrorKind::BrokenPipe => SinkError::Closed { name },
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded if file => {
-                let system = self.path.as_deref().and_then(|path| rustix::fs::statvfs(path).ok());
-                SinkError::Io { name, free: system.map(|system| system.f_bavail * system.f_frsize), source }
-            }
-            _ => SinkError::Io { name, free: None, source },
+            ErrorKind::BrokenPipe => SinkError::Closed { name: self.name.clone() },
+            _ => failed(&self.name, self.path.as_deref().filter(|_| file), source),
         }
     }
 
@@ -183,18 +207,67 @@ impl LineWriter {
         }
         Ok(file)
     }
+
+    /// Writes bytes behind what there is.
+    fn put(&mut self, block: &[u8]) -> Result<(), SinkError> {
+        match &mut self.state {
+            State::File { file, bytes, unsynced } => {
+                let mut written = file.write_all(block);
+                *bytes += block.len() as u64;
+                if let Some(unsynced) = unsynced {
+                    *unsynced += block.len() as u64;
+                    if *unsynced >= UNSYNCED_BYTES_MAX {
+                        *unsynced = 0;
+                        written = written.and_then(|()| file.sync_data());
+                    }
+                }
+                written.map_err(|error| self.cannot_write(error, true))?;
+            }
+            State::Stream(stream) => write_lines(stream, block).map_err(|error| self.cannot_write(error, false))?,
+            State::Unopened | State::Checked { .. } => panic!("output {} is written before it is restored", self.name),
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the output begins with a header: an empty one gets it, another must have it.
+    fn begin_with(&mut self, header: &[u8]) -> Result<(), SinkError> {
+        let (State::File { bytes: 1.., .. }, Some(path)) = (&self.state, &self.path) else { return self.put(header) };
+        let mut has = vec![0; header.len()];
+        match File::open(path).and_then(|mut file| file.read_exact(&mut has)) {
+            Ok(()) if has == header => Ok(()),
+            Err(error) if error.kind() != ErrorKind::UnexpectedEof => Err(self.cannot_write(error, true)),
+            _ => {
+                let header = String::from_utf8_lossy(header);
+                let what = format!("it does not begin with the columns of now ({})", header.trim_end());
+                Err(SinkError::Changed { name: self.name.clone(), what })
+            }
+        }
+    }
+}
+
+/// An error of a write or a sync; with the path of a file a full disk tells how much of it is free.
+pub(super) fn failed(name: &str, path: Option<&Path>, source: io::Error) -> SinkError {
+    let name = name.to_owned();
+    match (source.kind(), path) {
+        (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, Some(path)) => {
+            let system = rustix::fs::statvfs(path).ok();
+            SinkError::Io { name, free: system.map(|system| system.f_bavail * system.f_frsize), source }
+        }
+        _ => SinkError::Io { name, free: None, source },
+    }
 }
 
 /// The directory that a path is in.
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Writer for LineWriter {
     type Block = LineBlock;
     type Position = Written;
+    type Outbox = ();
 
-    fn open(&mut self, resume: Resume<Written>) -> Result<(), SinkError> {
+    fn open(&mut self, resume: &Resume<Written>) -> Result<(), SinkError> {
         let Some(path) = self.path.clone() else {
             let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|error| self.cannot_create(error))?;
             self.state = State::Stream(File::from(stdout));
@@ -223,7 +296,7 @@ impl Writer for LineWriter {
             None => 0,
         };
         let name = self.name.clone();
-        let bytes = match &resume {
+        let bytes = match resume {
             Resume::Unwritten { ours: false } if has > 0 => return Err(SinkError::Foreign { name, has }),
             Resume::At { position: Written(needs), .. } if has < *needs => {
                 return Err(SinkError::Behind { name, has, needs: *needs });
@@ -231,11 +304,11 @@ impl Writer for LineWriter {
             Resume::At { position: Written(bytes), .. } => *bytes,
             Resume::Fresh | Resume::Unwritten { .. } => 0,
         };
-        self.state = State::Checked { file, bytes, durable: resume != Resume::Fresh };
+        self.state = State::Checked { file, bytes, durable: *resume != Resume::Fresh };
         Ok(())
     }
 
-    fn restore(&mut self) -> Result<(), SinkError> {
+    fn restore(&mut self, _start: &Start) -> Result<(), SinkError> {
         match std::mem::replace(&mut self.state, State::Unopened) {
             State::Checked { file, bytes, durable } => {
                 let mut file = match file {
@@ -253,29 +326,19 @@ impl Writer for LineWriter {
         Ok(())
     }
 
-    fn write(&mut self, LineBlock(block): LineBlock) -> Result<(), SinkError> {
-        match &mut self.state {
-            State::File { file, bytes, unsynced } => {
-                let mut written = file.write_all(&block);
-                *bytes += block.len() as u64;
-                if let Some(unsynced) = unsynced {
-                    *unsynced += block.len() as u64;
-                    if *unsynced >= UNSYNCED_BYTES_MAX {
-                        *unsynced = 0;
-                        written = written.and_then(|()| file.sync_data());
-                    }
-                }
-                written.map_err(|error| self.cannot_write(error, true))?;
-            }
-            State::Stream(stream) => write_lines(stream, &block).map_err(|error| self.cannot_write(error, false))?,
-            State::Unopened | State::Checked { .. } => panic!("output {} is written before it is restored", self.name),
+    fn write(&mut self, block: &mut LineBlock) -> Result<(), SinkError> {
+        let LineBlock { lines, header } = std::mem::take(block);
+        if !header.is_empty() && !self.begun {
+            self.begin_with(&header)?;
+            self.begun = true;
         }
-        self.spare.put(block);
+        self.put(&lines)?;
+        self.spare.put(lines);
         Ok(())
     }
 
-    fn flush(&mut self, durable: bool) -> Result<Option<Written>, SinkError> {
-        let State::File { file, bytes, unsynced } = &mut self.state else { return Ok(None) };
+    fn flush(&mut self, _epoch: Epoch, durable: bool) -> Result<Flushed<Written, ()>, SinkError> {
+        let State::File { file, bytes, unsynced } = &mut self.state else { return Ok(Flushed::nothing()) };
         let synced = if durable { file.sync_data() } else { Ok(()) };
         if durable {
             *unsynced = Some(0);
@@ -286,7 +349,7 @@ impl Writer for LineWriter {
         let has = if now.nlink() == 0 { 0 } else { now.len() };
         match has < bytes {
             true => Err(SinkError::Behind { name: self.name.clone(), has, needs: bytes }),
-            false => Ok(Some(Written(bytes))),
+            false => Ok(Flushed::at(Written(bytes))),
         }
     }
 }

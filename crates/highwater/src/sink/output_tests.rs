@@ -1,7 +1,6 @@
 //! What an output takes, keeps, cuts and refuses.
 
 use super::*;
-use highwater_store::Epoch;
 use std::io::Read;
 
 /// A path in a directory of its own.
@@ -29,14 +28,19 @@ impl Output {
 
     fn open(&self, resume: Resume<Written>) -> Result<LineWriter, SinkError> {
         let mut writer = LineWriter::new("out", Some(self.path.clone()), SpareBuffers::default());
-        writer.open(resume).map(|()| writer)
+        writer.open(&resume).map(|()| writer)
     }
 
     fn start(&self, resume: Resume<Written>) -> LineWriter {
         let mut writer = self.open(resume).unwrap();
-        writer.restore().unwrap();
+        writer.restore(&new_start()).unwrap();
         writer
     }
+}
+
+/// What a writer is told at its start.
+fn new_start() -> Start {
+    Start { store: 1, execution: highwater_store::Execution(1), resume: Epoch(7) }
 }
 
 fn at(bytes: u64) -> Resume<Written> {
@@ -44,18 +48,18 @@ fn at(bytes: u64) -> Resume<Written> {
 }
 
 fn block(text: &str) -> LineBlock {
-    LineBlock(text.as_bytes().to_vec())
+    LineBlock::of(text.as_bytes())
 }
 
 #[test]
 fn lines_stand_in_order_and_the_position_is_the_length() {
     let output = Output::new();
     let mut writer = output.start(Resume::Unwritten { ours: false });
-    assert_eq!(writer.flush(true).unwrap(), Some(Written(0)));
-    writer.write(block("a\nb\n")).unwrap();
-    assert_eq!(writer.flush(true).unwrap(), Some(Written(4)));
-    writer.write(block("c\n")).unwrap();
-    assert_eq!(writer.flush(false).unwrap(), Some(Written(6)));
+    assert_eq!(writer.flush(Epoch(8), true).unwrap(), Flushed::at(Written(0)));
+    writer.write(&mut block("a\nb\n")).unwrap();
+    assert_eq!(writer.flush(Epoch(8), true).unwrap(), Flushed::at(Written(4)));
+    writer.write(&mut block("c\n")).unwrap();
+    assert_eq!(writer.flush(Epoch(8), false).unwrap(), Flushed::at(Written(6)));
     assert_eq!(output.content(), "a\nb\nc\n");
 }
 
@@ -64,10 +68,10 @@ fn a_resumed_file_is_cut_to_its_position_and_goes_on_there() {
     let output = Output::with("a\nb\ntorn li");
     let mut writer = output.open(at(4)).unwrap();
     assert_eq!(output.content(), "a\nb\ntorn li", "checking changes nothing");
-    writer.restore().unwrap();
+    writer.restore(&new_start()).unwrap();
     assert_eq!(output.content(), "a\nb\n");
-    writer.write(block("c\n")).unwrap();
-    assert_eq!(writer.flush(true).unwrap(), Some(Written(6)));
+    writer.write(&mut block("c\n")).unwrap();
+    assert_eq!(writer.flush(Epoch(8), true).unwrap(), Flushed::at(Written(6)));
     assert_eq!(output.content(), "a\nb\nc\n");
 }
 
@@ -110,13 +114,13 @@ fn one_run_at_a_time_writes_a_file() {
     let created_by_another = Output::new();
     let mut late = created_by_another.open(Resume::Fresh).unwrap();
     let _first = created_by_another.start(Resume::Fresh);
-    assert!(matches!(late.restore(), Err(SinkError::Locked { .. })), "both found no file; one made it");
+    assert!(matches!(late.restore(&new_start()), Err(SinkError::Locked { .. })), "both found no file; one made it");
 }
 
 #[test]
 fn what_cannot_be_created_is_said_before_a_record_is_read() {
     let output = Output::new();
-    let refused = |path: PathBuf| match LineWriter::new("out", Some(path), SpareBuffers::default()).open(Resume::Fresh)
+    let refused = |path: PathBuf| match LineWriter::new("out", Some(path), SpareBuffers::default()).open(&Resume::Fresh)
     {
         Err(SinkError::Create { source, .. }) => source.kind(),
         other => panic!("{other:?}"),
@@ -131,15 +135,15 @@ fn what_cannot_be_created_is_said_before_a_record_is_read() {
 fn a_file_that_is_cut_or_deleted_while_it_is_written_is_noticed() {
     let output = Output::new();
     let mut writer = output.start(Resume::Fresh);
-    writer.write(block("a\n")).unwrap();
+    writer.write(&mut block("a\n")).unwrap();
     fs::write(&output.path, "").unwrap();
-    assert!(matches!(writer.flush(false), Err(SinkError::Behind { has: 0, needs: 2, .. })));
+    assert!(matches!(writer.flush(Epoch(8), false), Err(SinkError::Behind { has: 0, needs: 2, .. })));
 
     let output = Output::new();
     let mut writer = output.start(Resume::Fresh);
-    writer.write(block("a\n")).unwrap();
+    writer.write(&mut block("a\n")).unwrap();
     fs::remove_file(&output.path).unwrap();
-    assert!(matches!(writer.flush(false), Err(SinkError::Behind { .. })));
+    assert!(matches!(writer.flush(Epoch(8), false), Err(SinkError::Behind { .. })));
 }
 
 #[test]
@@ -156,9 +160,9 @@ fn a_created_file_has_the_rights_that_the_umask_leaves() {
 #[test]
 fn a_full_device_is_an_error_and_not_an_end() {
     let mut writer = LineWriter::new("/dev/full", Some("/dev/full".into()), SpareBuffers::default());
-    writer.open(Resume::Fresh).unwrap();
-    writer.restore().unwrap();
-    let failed = writer.write(block("a\n")).unwrap_err();
+    writer.open(&Resume::Fresh).unwrap();
+    writer.restore(&new_start()).unwrap();
+    let failed = writer.write(&mut block("a\n")).unwrap_err();
     assert!(matches!(&failed, SinkError::Io { source, .. } if source.kind() == ErrorKind::StorageFull), "{failed}");
 }
 
@@ -192,8 +196,8 @@ fn a_pipe_gets_every_line_and_has_no_position() {
         all
     });
     for _ in 0..100 {
-        writer.write(block(&lines.repeat(100))).unwrap();
-        assert_eq!(writer.flush(true).unwrap(), None);
+        writer.write(&mut block(&lines.repeat(100))).unwrap();
+        assert_eq!(writer.flush(Epoch(8), true).unwrap(), Flushed::nothing());
     }
     drop(writer);
     assert_eq!(reading.join().unwrap(), lines.repeat(10_000));
@@ -203,7 +207,7 @@ fn a_pipe_gets_every_line_and_has_no_position() {
 fn a_pipe_whose_reader_is_gone_is_closed() {
     let (_output, reader, mut writer) = pipe();
     drop(reader);
-    assert!(matches!(writer.write(block("a\n")), Err(SinkError::Closed { .. })));
+    assert!(matches!(writer.write(&mut block("a\n")), Err(SinkError::Closed { .. })));
 }
 
 /// Takes so many bytes at a time, says every other time that it is full, and notes what it got.

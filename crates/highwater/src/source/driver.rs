@@ -411,7 +411,7 @@ impl<P: Partition> Driver<P> {
                 self.shared.fail(epoch, Cause::Source { step: self.step.clone(), error });
                 return Turn::Hold;
             }
-            self.changes.push(Change { step: self.index, key: reader.key.clone(), value });
+            self.changes.push(Change { step: self.index, key: reader.key.clone(), value: Some(value) });
         }
         self.time = Time::start_of(epoch.next().max(self.shared.clock.epoch()));
         // A source that ends without having read anything does not close the epoch for the others.

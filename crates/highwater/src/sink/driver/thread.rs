@@ -1,14 +1,20 @@
 //! The thread of a writer, and the link between it and the operator.
+//!
+//! The thread writes and flushes what the operator sends, and commits what the run has committed. The two
+//! come from different sides: a commit waits for its flush, and concerns nothing that is not flushed.
 
+use super::retry::Patience;
+use super::rows::RowKey;
 use crate::codec::encode_value;
-use crate::data::StepError;
 use crate::error::{RunError, SinkError};
+use crate::guard::panic_message;
 use crate::shared::{Cause, Shared};
 use crate::sink::Writer;
 use highwater_store::Epoch;
-use std::io;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use timely::scheduling::SyncActivator;
 
@@ -18,19 +24,34 @@ const MESSAGES_MAX: usize = 256;
 pub(super) enum ToWriter<B> {
     Write(B),
     Flush(Epoch),
+    /// Everything up to this epoch is committed.
+    Committed(Epoch),
+    /// The run is over: nothing follows.
+    End,
+}
+
+/// What the snapshot of an epoch keeps, encoded.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) position: Option<Vec<u8>>,
+    pub(super) outbox: Option<Vec<u8>>,
+    /// Outboxes that are committed: they may leave the store.
+    pub(super) committed: Vec<RowKey>,
 }
 
 pub(super) enum FromWriter {
     /// So many more blocks are written.
     Wrote(usize),
-    /// The epoch is flushed; its encoded position, if the output has one.
-    Flushed(Epoch, Option<Vec<u8>>),
+    /// The epoch is flushed.
+    Flushed(Epoch, Kept),
 }
 
 /// The operator's end.
 pub(super) struct Link<B> {
     to: Sender<ToWriter<B>>,
     from: Receiver<FromWriter>,
+    /// What came while something else was awaited.
+    heard: VecDeque<FromWriter>,
 }
 
 impl<B> Link<B> {
@@ -40,8 +61,18 @@ impl<B> Link<B> {
         let _ = self.to.send(message);
     }
 
-    pub(super) fn hear(&self) -> Option<FromWriter> {
-        self.from.try_recv().ok()
+    pub(super) fn hear(&mut self) -> Option<FromWriter> {
+        self.heard.pop_front().or_else(|| self.from.try_recv().ok())
+    }
+
+    /// Waits until more blocks are written, and answers how many; `None`: the writer has failed.
+    pub(super) fn wait(&mut self) -> Option<usize> {
+        loop {
+            match self.from.recv().ok()? {
+                FromWriter::Wrote(blocks) => return Some(blocks),
+                other => self.heard.push_back(other),
+            }
+        }
     }
 }
 
@@ -49,76 +80,167 @@ impl<B> Link<B> {
 pub(super) struct End<B> {
     from: Receiver<ToWriter<B>>,
     to: Sender<FromWriter>,
-    shared: Arc<Shared>,
-    step: String,
+    /// For those who tell it of commits.
+    itself: Sender<ToWriter<B>>,
+    patience: Patience,
     waker: SyncActivator,
+    worker: usize,
 }
 
 /// Links an operator with the thread that it will have.
-pub(super) fn link<B>(shared: Arc<Shared>, step: &str, waker: SyncActivator) -> (Link<B>, End<B>) {
+pub(super) fn link<B>(patience: Patience, worker: usize, waker: SyncActivator) -> (Link<B>, End<B>) {
     let (to_writer, from_operator) = channel();
     let (to_operator, from_writer) = channel();
-    let end = End { from: from_operator, to: to_operator, shared, step: step.to_owned(), waker };
-    (Link { to: to_writer, from: from_writer }, end)
+    let end = End { from: from_operator, to: to_operator, itself: to_writer.clone(), patience, waker, worker };
+    (Link { to: to_writer, from: from_writer, heard: VecDeque::new() }, end)
+}
+
+/// A writer that is restored, and what its run must still do for it.
+pub(super) struct Restored<W: Writer> {
+    pub(super) writer: W,
+    /// What it is, in the store.
+    pub(super) position: RowKey,
+    /// Outboxes in the store that are committed, or not wanted any more.
+    pub(super) committed: Vec<RowKey>,
 }
 
 impl<B: Send + 'static> End<B> {
-    /// The error of a start that this sink refuses.
-    pub(super) fn refused(&self, error: SinkError) -> RunError {
-        RunError::Sink { step: self.step.clone(), error, kept: self.shared.kept() }
+    fn shared(&self) -> &Arc<Shared> {
+        &self.patience.shared
     }
 
-    pub(super) fn spawn<W: Writer<Block = B>>(self, mut writer: W) -> JoinHandle<()> {
+    pub(super) fn spawn<W: Writer<Block = B>>(self, restored: Restored<W>) -> JoinHandle<()> {
+        let to = self.itself.clone();
+        self.shared().on_commit(move |told| {
+            // A writer that has failed is not there any more.
+            let _ = to.send(told.map_or(ToWriter::End, ToWriter::Committed));
+        });
         let work = move || {
-            if let Err(error) = self.work(&mut writer) {
-                self.shared.abort(Some(Cause::Sink { step: self.step.clone(), error }));
-            }
+            let mut writing = Writing {
+                writer: restored.writer,
+                flushed: VecDeque::new(),
+                outbox: Vec::new(),
+                position: restored.position,
+                committed: restored.committed,
+                end: &self,
+            };
+            // Whoever wrote the connector is not us: a panic there must not leave the workers waiting.
+            let cause = match catch_unwind(AssertUnwindSafe(|| writing.work())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => Cause::Sink { step: self.patience.step.clone(), error },
+                Err(payload) => Cause::Panic {
+                    step: self.patience.step.clone(),
+                    worker: self.worker,
+                    epoch: None,
+                    key: None,
+                    message: panic_message(payload.as_ref()),
+                },
+            };
+            self.shared().abort(Some(cause));
         };
         std::thread::Builder::new().name("sink".to_owned()).spawn(work).expect("the system can start a thread")
     }
+}
 
-    fn work<W: Writer<Block = B>>(&self, writer: &mut W) -> Result<(), SinkError> {
-        while let Ok(first) = self.from.recv() {
-            let mut messages = vec![first];
-            messages.extend(self.from.try_iter().take(MESSAGES_MAX - 1));
+/// A writer at work.
+struct Writing<'a, W: Writer> {
+    writer: W,
+    /// Epochs that are flushed and not committed, in order.
+    flushed: VecDeque<Epoch>,
+    outbox: Vec<(Epoch, W::Outbox)>,
+    position: RowKey,
+    committed: Vec<RowKey>,
+    end: &'a End<W::Block>,
+}
+
+impl<W: Writer<Block: Send + 'static>> Writing<'_, W> {
+    fn work(&mut self) -> Result<(), SinkError> {
+        let mut known = Epoch(0);
+        let mut wait = None;
+        loop {
+            let first = match wait {
+                None => self.end.from.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => self.end.from.recv_timeout(wait),
+            };
+            let mut messages: Vec<_> = first.into_iter().collect();
+            messages.extend(self.end.from.try_iter().take(MESSAGES_MAX));
             let last_flush = messages.iter().rposition(|message| matches!(message, ToWriter::Flush(_)));
-            let mut wrote = 0;
-            let mut flushed = Vec::new();
+            let (mut wrote, mut flushed, mut ended) = (0, Vec::new(), false);
             for (at, message) in messages.into_iter().enumerate() {
                 match message {
-                    ToWriter::Write(block) => {
-                        writer.write(block)?;
+                    ToWriter::Write(mut block) => {
+                        self.end.patience.of(|| self.writer.write(&mut block))?;
                         wrote += 1;
                     }
                     // One sync makes all epochs before it durable as well.
                     ToWriter::Flush(epoch) => {
-                        highwater_store::fail::point("before-sink-flush");
-                        let position = writer.flush(self.shared.recovery && Some(at) == last_flush)?;
-                        let position = position.map(|position| encoded(&position)).transpose();
-                        let position = position.map_err(|error| SinkError::Io {
-                            name: self.step.clone(),
-                            free: None,
-                            source: io::Error::other(error),
-                        })?;
-                        highwater_store::fail::point("after-sink-flush");
-                        flushed.push(FromWriter::Flushed(epoch, position));
+                        let durable = self.end.shared().recovery && Some(at) == last_flush;
+                        flushed.push(FromWriter::Flushed(epoch, self.flush(epoch, durable)?));
                     }
+                    ToWriter::Committed(epoch) => known = known.max(epoch),
+                    ToWriter::End => ended = true,
                 }
             }
-            // The operator may be gone: the run ends.
-            let _ = self.to.send(FromWriter::Wrote(wrote));
-            for message in flushed {
-                let _ = self.to.send(message);
+            if wrote > 0 || !flushed.is_empty() {
+                // The operator may be gone: the run ends.
+                let _ = self.end.to.send(FromWriter::Wrote(wrote));
+                for message in flushed {
+                    let _ = self.end.to.send(message);
+                }
+                let _ = self.end.waker.activate();
             }
-            let _ = self.waker.activate();
+            if ended && self.end.shared().is_aborted() {
+                return Ok(());
+            }
+            // At the end everything is known that ever will be.
+            self.commit(if ended { self.end.shared().committed() } else { known })?;
+            if ended {
+                return self.end.patience.of(|| self.writer.end());
+            }
+            wait = self.end.patience.of(|| self.writer.idle())?;
         }
-        if self.shared.is_aborted() { Ok(()) } else { writer.flush(false).map(drop) }
+    }
+
+    fn flush(&mut self, epoch: Epoch, durable: bool) -> Result<Kept, SinkError> {
+        highwater_store::fail::point("before-sink-flush");
+        let flushed = self.end.patience.of(|| self.writer.flush(epoch, durable))?;
+        let kept = Kept {
+            position: flushed.position.as_ref().map(|position| self.encoded(position)).transpose()?,
+            outbox: flushed.outbox.as_ref().map(|outbox| self.encoded(outbox)).transpose()?,
+            committed: std::mem::take(&mut self.committed),
+        };
+        self.outbox.extend(flushed.outbox.map(|outbox| (epoch, outbox)));
+        self.flushed.push_back(epoch);
+        highwater_store::fail::point("after-sink-flush");
+        Ok(kept)
+    }
+
+    /// Commits what is flushed up to `known`.
+    fn commit(&mut self, known: Epoch) -> Result<(), SinkError> {
+        let Some(last) = self.flushed.iter().take_while(|epoch| **epoch <= known).last().copied() else {
+            return Ok(());
+        };
+        self.flushed.retain(|epoch| *epoch > last);
+        let upto = self.outbox.partition_point(|(epoch, _)| *epoch <= last);
+        highwater_store::fail::point("before-sink-commit");
+        self.end.patience.of(|| self.writer.commit(last, &self.outbox[..upto]))?;
+        highwater_store::fail::point("after-sink-commit");
+        let keys = self.outbox.drain(..upto).map(|(epoch, _)| self.position.outbox(epoch));
+        self.committed.extend(keys);
+        Ok(())
+    }
+
+    /// Encodes a row.
+    fn encoded(&self, row: &impl serde::Serialize) -> Result<Vec<u8>, SinkError> {
+        let mut bytes = Vec::new();
+        match encode_value(row, &mut bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) => Err(SinkError::failed(&self.end.patience.step, error)),
+        }
     }
 }
 
-/// Encodes a position for its row.
-fn encoded<P: serde::Serialize>(position: &P) -> Result<Vec<u8>, StepError> {
-    let mut bytes = Vec::new();
-    encode_value(position, &mut bytes)?;
-    Ok(bytes)
+/// The error of a start that this sink refuses.
+pub(super) fn refused(patience: &Patience, error: SinkError) -> RunError {
+    RunError::Sink { step: patience.step.clone(), error, kept: patience.shared.kept() }
 }
