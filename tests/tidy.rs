@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 11] = [
     &["data", "policy", "time"],
     &["clock", "codec", "error", "shape"],
     &["evolution", "letter", "restored", "route", "shared", "stash"],
-    &["cluster", "guard", "snapshot"],
+    &["cluster", "guard", "listing", "snapshot"],
     &["graph"],
     &["recovery", "stream"],
     &["source"],

@@ -3,12 +3,14 @@
 use crate::error::{BuildError, RunError};
 use crate::evolution::Evolution;
 use crate::letter::Letter;
+use crate::listing::Listing;
 use crate::policy::OnError;
 use crate::restored::{PackedRows, RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::Shared;
 use crate::snapshot::{SnapshotRows, StepIndex};
 use crate::time::Time;
+use highwater_store::Epoch;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -76,11 +78,14 @@ pub(crate) struct Settings {
 /// The step that writes dead letters.
 pub(crate) const DEAD_LETTERS: &str = "#dead-letters";
 
-/// Partitions of each source, listed once for all workers; `None` if that failed.
-pub(crate) type Listings = Mutex<HashMap<String, Option<Vec<String>>>>;
+/// Partitions of each source, listed by one worker for all; `None` if that failed.
+pub(crate) type Listings = Mutex<HashMap<String, Option<Arc<Listing>>>>;
 
 /// Work that waits for the start: nothing outside may change before.
 pub(crate) type OnStart = Box<dyn FnOnce() -> Result<Option<JoinHandle<()>>, RunError>>;
+
+/// Told, between two steps of the worker, up to which epoch all is committed: each time that it is more.
+pub(crate) type OnCommit = Box<dyn FnMut(Epoch)>;
 
 /// The flow under construction on one worker.
 pub(crate) struct Graph<'s> {
@@ -131,6 +136,8 @@ pub(crate) struct Declared<'s> {
     pub(crate) ends: Vec<Signal<'s>>,
     /// The same, of steps that hear of an epoch only at its end: flow control must not wait for them.
     pub(crate) late_ends: Vec<Signal<'s>>,
+    /// Who wants to know on this worker what is committed everywhere.
+    pub(crate) on_commit: Vec<OnCommit>,
 }
 
 impl Declared<'_> {

@@ -54,6 +54,7 @@ mod flow;
 mod graph;
 mod guard;
 mod letter;
+mod listing;
 mod policy;
 mod recovery;
 mod restored;

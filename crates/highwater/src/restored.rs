@@ -42,6 +42,11 @@ impl PackedRows {
         self.rows
     }
 
+    /// A part of all that is packed: where a row, or something in it, was seen by an earlier look.
+    pub(crate) fn part(&self, start: usize, bytes: usize) -> &[u8] {
+        &self.bytes[start..start + bytes]
+    }
+
     /// Key and value of every row.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.blocks.iter().flat_map(Block::iter)
@@ -68,9 +73,6 @@ impl Block {
 #[derive(Debug, Default)]
 pub(crate) struct RestoredStates(pub(crate) HashMap<String, PackedRows>);
 
-/// An encoded key and its value.
-type EncodedRow = (Vec<u8>, Vec<u8>);
-
 /// The positions and counts of the whole run, by step name. Small: every worker may look.
 #[derive(Debug, Default)]
 pub(crate) struct RestoredPositions {
@@ -78,7 +80,7 @@ pub(crate) struct RestoredPositions {
     pub(crate) epoch: Epoch,
     /// Names of outputs that earlier executions have begun to write.
     pub(crate) claims: Vec<String>,
-    rows: HashMap<String, Vec<EncodedRow>>,
+    rows: HashMap<String, PackedRows>,
     /// Names of all steps that the store has heard of.
     steps: Vec<String>,
 }
@@ -89,7 +91,10 @@ impl RestoredPositions {
     }
 
     pub(crate) fn push(&mut self, step: &str, key: &[u8], value: &[u8]) {
-        self.rows.entry(step.to_owned()).or_default().push((key.to_vec(), value.to_vec()));
+        match self.rows.get_mut(step) {
+            Some(rows) => rows.push(key, value),
+            None => self.rows.entry(step.to_owned()).or_default().push(key, value),
+        }
     }
 
     /// Names of all steps that the store has heard of.
@@ -102,8 +107,13 @@ impl RestoredPositions {
         self.steps.iter().any(|name| name == step)
     }
 
+    /// The rows of `step`, if it has any.
+    pub(crate) fn rows(&self, step: &str) -> Option<&PackedRows> {
+        self.rows.get(step)
+    }
+
     /// Encoded key and value of every row of `step`.
-    pub(crate) fn of(&self, step: &str) -> &[EncodedRow] {
-        self.rows.get(step).map_or(&[], Vec::as_slice)
+    pub(crate) fn of(&self, step: &str) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.rows.get(step).into_iter().flat_map(PackedRows::iter)
     }
 }

@@ -42,7 +42,7 @@ impl<S: State> Found<S> {
         let evolution = graph.take_evolution(step);
         let name = format!("{step}#schema");
         let index = graph.declare(&name, StepKind::Schema);
-        let stored = graph.positions.of(&name).first().map(|(_, schema)| &schema[..]);
+        let stored = graph.positions.of(&name).next().map(|(_, schema)| schema);
         let accept = graph.settings.accept_shapes.iter().any(|accepted| accepted == step);
         let mut plan = evolution.plan::<K, S>(step, stored, accept)?;
         let owner = graph.router.owner(graph.router.group(SCHEMA_KEY));

@@ -13,6 +13,7 @@ use crate::cluster::{
 };
 use crate::error::{BuildError, RunError};
 use crate::graph::Listings;
+use crate::listing::Listing;
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::{Cause, Shared, lock};
@@ -208,7 +209,7 @@ impl Crew {
         for process in 1..self.processes() {
             let mut rows = Batch::new(&self.fabric, process);
             for step in opened.positions.steps() {
-                opened.positions.of(step).iter().for_each(|(key, value)| rows.push(None, step, key, value));
+                opened.positions.of(step).for_each(|(key, value)| rows.push(None, step, key, value));
             }
             rows.send();
         }
@@ -325,10 +326,9 @@ impl Crew {
 
     fn built(&self, flow: &Built, listings: &Listings) -> cluster::Built {
         let listings = lock(listings);
-        let digest = |(step, names): (&String, &Option<Vec<String>>)| {
-            let names = names.as_deref().unwrap_or_default();
-            let all = names.join("\n");
-            (step.clone(), names.len() as u64, xxhash_rust::xxh3::xxh3_64(all.as_bytes()))
+        let digest = |(step, names): (&String, &Option<Arc<Listing>>)| {
+            let (partitions, digest) = names.as_ref().map(|names| names.digest()).unwrap_or_default();
+            (step.clone(), partitions, digest)
         };
         let mut listings: Vec<_> = listings.iter().map(digest).collect();
         listings.sort();

@@ -5,7 +5,7 @@ use super::gate::{Built, Gate, Go};
 use crate::data::StepError;
 use crate::error::BuildError;
 use crate::flow::Flow;
-use crate::graph::{Graph, GraphParts, Listings, OnStart, Settings};
+use crate::graph::{Declared, Graph, GraphParts, Listings, OnCommit, OnStart, Settings};
 use crate::guard::panic_message;
 use crate::recovery::commit::Commit;
 use crate::recovery::write::{WriterEnd, writer};
@@ -155,6 +155,7 @@ struct Run<'a> {
 struct Ready {
     built: Built,
     on_start: Vec<OnStart>,
+    on_commit: Vec<OnCommit>,
     commit: Commit,
     writer: Option<WriterEnd>,
     ids: Arc<OnceLock<Vec<StepId>>>,
@@ -162,7 +163,7 @@ struct Ready {
 
 impl Run<'_> {
     fn work(&self, worker: &mut Worker, build: &impl Fn(&Flow<'_>) -> Result<(), StepError>) {
-        let Ready { built, on_start, commit, writer, ids } = self.build(worker, build);
+        let Ready { built, on_start, mut on_commit, commit, writer, ids } = self.build(worker, build);
         let Some(go) = self.parts.gate.arrive(built) else {
             self.leave(worker);
             return;
@@ -171,8 +172,15 @@ impl Run<'_> {
             self.parts.shared.abort(Some(Cause::Start(Box::new(error))));
         }
         let shared = &self.parts.shared;
+        let mut told = shared.committed();
         loop {
-            if shared.is_aborted() || commit.observe(shared) || shared.has_failed_at_frontier() {
+            let all = commit.observe(shared);
+            let committed = shared.committed();
+            if committed > told && !shared.is_aborted() {
+                told = committed;
+                on_commit.iter_mut().for_each(|tell| tell(committed));
+            }
+            if shared.is_aborted() || all || shared.has_failed_at_frontier() {
                 break;
             }
             worker.step_or_park(Some(PARK));
@@ -220,13 +228,9 @@ impl Run<'_> {
                 None => (Commit::watch(scope.concatenate(late_ends.into_iter().chain([work]))), None),
             };
             let declared = std::mem::take(&mut *graph.declared.borrow_mut());
-            let built = Built {
-                steps: declared.steps,
-                claims: declared.claims,
-                errors: declared.errors,
-                refusals: declared.refusals,
-            };
-            Ready { built, on_start: declared.on_start, commit, writer, ids }
+            let Declared { steps, claims, errors, refusals, on_start, on_commit, .. } = declared;
+            let built = Built { steps, claims, errors, refusals };
+            Ready { built, on_start, on_commit, commit, writer, ids }
         })
     }
 

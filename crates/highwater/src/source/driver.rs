@@ -3,22 +3,21 @@
 //! Together with the epoch clock this is the only place that mints times. A source closes an epoch
 //! by sending its positions as rows of it, and then moves on.
 
-use super::{At, Partition, Polled, ReadOptions, Source, retried};
+use super::{Partition, Polled, Source, retried};
 use crate::clock::now;
-use crate::codec::{decode, encode_key, encode_value};
-use crate::error::{BadRecord, BuildError, Place, RunError, SourceError, SourceRange};
+use crate::error::{BadRecord, BuildError, SourceRange};
 use crate::graph::{Change, Graph, StepKind};
 use crate::guard::report;
 use crate::letter::{Content, Letter};
 use crate::policy::OnError;
-use crate::shared::{Cause, Shared, lock};
+use crate::shared::{Cause, Shared};
 use crate::snapshot::StepIndex;
 use crate::stream::Stream;
 use crate::time::Time;
 use flow_control::InFlight;
-use serde::{Deserialize, Serialize};
-use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet};
+use highwater_store::Epoch;
+use readers::{Failed, Readers};
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +29,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, Concat};
 
 mod flow_control;
+mod readers;
 
 /// How long a source waits that may not or cannot read now.
 const WAIT: Duration = Duration::from_micros(500);
@@ -43,27 +43,6 @@ const LETTERS: usize = 3;
 /// Records in one message, at most: buffers of tens of kilobytes come and go cheaply, larger ones do not.
 const MESSAGE_RECORDS: usize = 512;
 
-/// What the store keeps of a partition.
-#[derive(Serialize, Deserialize)]
-struct Stored<P> {
-    position: P,
-    /// Bad records stepped over, in all executions.
-    skipped: u64,
-    line: u64,
-    offset: u64,
-}
-
-/// An open partition, and what happened to it since its epoch began.
-struct Reader<P> {
-    name: String,
-    key: Vec<u8>,
-    partition: P,
-    skipped: u64,
-    /// Where the partition stood when the open epoch began to read it.
-    moved_from: Option<Place>,
-    ended: bool,
-}
-
 /// Puts a source into the graph.
 pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S) -> Stream<'s, S::Item> {
     let step = &*graph.full(step);
@@ -74,12 +53,14 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         let step = step.to_owned();
         graph.declared.borrow_mut().errors.push(BuildError::Step { step, reason });
     }
-    let readers = open(graph, step, &source).unwrap_or_else(|error| {
+    let source = Rc::new(source);
+    let readers = Readers::begin(graph, step, &source).unwrap_or_else(|error| {
         graph.refuse(error);
-        Vec::new()
+        Readers::none(graph, step, &source)
     });
     let policy = graph.policy(step);
-    let read_raw = move |letter: &Content| match source.read_raw(&letter.raw()?) {
+    let raw_reader = source.clone();
+    let read_raw = move |letter: &Content| match raw_reader.read_raw(&letter.raw()?) {
         Some(read) => read,
         None => Err("records of this source cannot be fed in again".to_owned()),
     };
@@ -93,7 +74,7 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let (letters, letters_stream) = builder.new_output();
     let mut letters = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Letter>>>::from(letters);
-    let mut driver = Driver {
+    let driver = Driver {
         step: step.to_owned(),
         index,
         worker: graph.worker,
@@ -102,6 +83,7 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         aside: Vec::new(),
         tells_ranges: graph.settings.dead_letters.is_some(),
         readers,
+        moved: false,
         next: 0,
         idle: IDLE_MIN,
         time: Time::start_of(graph.shared.first),
@@ -110,15 +92,20 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         batch: Vec::new(),
         changes: Vec::new(),
     };
+    // Shared with who tells it of commits: the operator is gone before the last one.
+    let driver = Rc::new(RefCell::new(driver));
+    let told = driver.clone();
+    let on_commit = move |committed| told.borrow_mut().acknowledge(committed);
     builder.build(move |capabilities| {
         let mut held: Vec<Capability<Time>> = capabilities;
         for capability in &mut held {
-            capability.downgrade(&driver.time);
+            capability.downgrade(&driver.borrow().time);
         }
         move |_frontiers| {
             if held.is_empty() {
                 return;
             }
+            let driver = &mut *driver.borrow_mut();
             if let Some(latest) = driver.shared.clock.follow(driver.time) {
                 driver.time = latest;
                 held.iter_mut().for_each(|capability| capability.downgrade(&latest));
@@ -161,69 +148,10 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
     declared.changes.push(changes_stream);
     declared.ends.push(done_signal);
     declared.closings.push(letters_stream);
+    declared.on_commit.push(Box::new(on_commit));
     drop(declared);
     let stream = again.into_iter().fold(stream, |stream, again| stream.concat(again));
     Stream::new(stream, graph.clone())
-}
-
-/// Opens the partitions of this worker: every `workers`-th of the list.
-fn open<S: Source>(graph: &Rc<Graph<'_>>, step: &str, source: &S) -> Result<Vec<Reader<S::Partition>>, RunError> {
-    let options = ReadOptions {
-        line_bytes_max: graph.settings.line_bytes_max,
-        accept_new_input: graph.settings.accept_new_input,
-        recoverable: graph.shared.recovery,
-    };
-    let refused = |error| RunError::Source { step: step.to_owned(), error, kept: graph.shared.kept() };
-    let schema = |key: &str, reason: crate::data::StepError| RunError::Schema {
-        step: step.to_owned(),
-        what: "position",
-        key: key.to_owned(),
-        expected: std::any::type_name::<<S::Partition as Partition>::Position>(),
-        reason: reason.to_string(),
-    };
-    let names = {
-        let mut listings = lock(&graph.listings);
-        match listings.get(step) {
-            Some(Some(names)) => names.clone(),
-            // The worker that tried to list tells why; the others only stop.
-            Some(None) => return Ok(Vec::new()),
-            None => {
-                let listed = source.partitions(&options);
-                listings.insert(step.to_owned(), listed.as_ref().ok().cloned());
-                listed.map_err(&refused)?
-            }
-        }
-    };
-    let mut stored = BTreeMap::new();
-    for (key, value) in graph.positions.of(step) {
-        let name: String = decode(key).map_err(|e| schema("?", e))?;
-        let row: Stored<<S::Partition as Partition>::Position> = decode(value).map_err(|e| schema(&name, e))?;
-        stored.insert(name, row);
-    }
-    if graph.worker == 0 {
-        graph.shared.totals.skipped.fetch_add(stored.values().map(|row| row.skipped).sum(), Relaxed);
-        let there: HashSet<&String> = names.iter().collect();
-        let lost = stored.iter().find(|(name, _)| !there.contains(name));
-        if let (Some((name, row)), false) = (lost, options.accept_new_input) {
-            let place = Place { line: row.line, offset: row.offset };
-            return Err(refused(SourceError::Lost { name: name.clone(), place }));
-        }
-    }
-    let mut readers = Vec::new();
-    for name in names.into_iter().skip(graph.worker).step_by(graph.workers) {
-        let row = stored.remove(&name);
-        let skipped = row.as_ref().map_or(0, |row| row.skipped);
-        let read_to = row.as_ref().map_or(0, |row| row.offset);
-        let at = row.map(|row| At { epoch: graph.positions.epoch, position: row.position });
-        let partition = source.open(&name, at, &options).map_err(&refused)?;
-        let mut key = Vec::new();
-        encode_key(&name, &mut key).expect("a string can be encoded");
-        // A partition that was taken from its start although it had been read is stored so, even if it is empty.
-        let accepted = read_to > partition.place().offset;
-        let moved_from = accepted.then(|| partition.place());
-        readers.push(Reader { name, key, partition, skipped, moved_from, ended: false });
-    }
-    Ok(readers)
 }
 
 enum Phase {
@@ -240,7 +168,7 @@ enum Turn {
     End,
 }
 
-struct Driver<P: Partition> {
+struct Driver<S: Source> {
     step: String,
     index: StepIndex,
     worker: usize,
@@ -250,17 +178,19 @@ struct Driver<P: Partition> {
     aside: Vec<Letter>,
     /// Dead letters may want to know the input of an epoch that is open.
     tells_ranges: bool,
-    readers: Vec<Reader<P>>,
+    readers: Readers<S>,
+    /// Whether any partition has been read in the open epoch.
+    moved: bool,
     next: usize,
     idle: Duration,
     time: Time,
     phase: Phase,
     in_flight: InFlight,
-    batch: Vec<P::Item>,
+    batch: Vec<S::Item>,
     changes: Vec<Change>,
 }
 
-impl<P: Partition> Driver<P> {
+impl<S: Source> Driver<S> {
     /// One step: at most one batch of one partition, and at most one epoch closed.
     fn turn(&mut self) -> Turn {
         if let Phase::Failed = self.phase {
@@ -270,7 +200,7 @@ impl<P: Partition> Driver<P> {
             // Everything before the failed epoch must commit; what is open at or after it will not.
             return if self.time.epoch() < failed { self.close_then_end() } else { Turn::End };
         }
-        if self.shared.is_stopping() || self.readers.iter().all(|reader| reader.ended) {
+        if self.shared.is_stopping() || self.readers.are_done() {
             return self.close_then_end();
         }
         self.shared.clock.tick(self.shared.committed());
@@ -285,33 +215,43 @@ impl<P: Partition> Driver<P> {
 
     /// Reads up to `records` from the next partition that has some.
     fn read(&mut self, records: usize) -> Turn {
-        for turned in 0..self.readers.len() {
-            let index = (self.next + turned) % self.readers.len();
-            if self.readers[index].ended {
+        self.readers.drop_ended();
+        if let Err(failed) = self.readers.fill() {
+            return self.fail(0, self.cause(failed));
+        }
+        let count = self.readers.open.len();
+        for turned in 0..count {
+            let index = (self.next + turned) % count;
+            if self.readers.open[index].ended {
                 continue;
             }
-            let from = self.readers[index].partition.place();
+            let from = self.readers.open[index].partition.place();
             let (polled, skipped) = self.poll(index, records);
-            if skipped > 0 || from != self.readers[index].partition.place() {
+            let reader = &mut self.readers.open[index];
+            reader.ended = matches!(polled, Polled::End);
+            if skipped > 0 || !self.batch.is_empty() || from != reader.partition.place() {
                 // What is bad behind this comes later: the next poll answers the same.
                 self.next = if matches!(polled, Polled::Bad(_) | Polled::Failed(_)) { index } else { index + 1 };
-                let reader = &mut self.readers[index];
+                self.moved = true;
                 if reader.moved_from.is_none() {
                     reader.moved_from = Some(from);
                     if self.tells_ranges {
-                        let range = SourceRange { partition: reader.name.clone(), from, to: None };
+                        let range = SourceRange { partition: reader.name.to_string(), from, to: None };
                         self.shared.add_range(self.time.epoch(), range);
                     }
                 }
-                reader.ended = matches!(polled, Polled::End);
                 self.idle = IDLE_MIN;
                 self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
                 self.shared.clock.touch();
+                if self.readers.open[index].ended
+                    && let Err(cause) = self.store(index)
+                {
+                    return self.hold(cause);
+                }
                 return self.mint(self.batch.len() + skipped);
             }
             match polled {
-                Polled::More | Polled::Idle => {}
-                Polled::End => self.readers[index].ended = true,
+                Polled::More | Polled::Idle | Polled::End => {}
                 Polled::Bad(record) => {
                     return self.fail(index, Cause::BadRecord { step: self.step.clone(), record });
                 }
@@ -320,16 +260,26 @@ impl<P: Partition> Driver<P> {
                 }
             }
         }
-        if self.readers.iter().all(|reader| reader.ended) {
-            return Turn::Again;
+        match self.readers.open_next() {
+            Ok(true) => return Turn::Again,
+            Ok(false) if self.readers.are_done() || self.readers.look() => return Turn::Again,
+            Ok(false) => {}
+            Err(failed) => return self.fail(0, self.cause(failed)),
         }
         self.idle = (self.idle * 2).min(IDLE_MAX);
         Turn::Later(self.idle)
     }
 
+    fn cause(&self, failed: Failed) -> Cause {
+        match failed {
+            Failed::Source(error) => Cause::Source { step: self.step.clone(), error },
+            Failed::Run(error) => Cause::Start(error),
+        }
+    }
+
     /// Polls one partition; bad records are stepped over if the policy says so. Answers how many were.
     fn poll(&mut self, index: usize, records: usize) -> (Polled, usize) {
-        let reader = &mut self.readers[index];
+        let reader = &mut self.readers.open[index];
         let mut skipped = 0;
         loop {
             match reader.partition.poll(&mut self.batch, records.saturating_sub(skipped)) {
@@ -371,10 +321,15 @@ impl<P: Partition> Driver<P> {
     /// Closes the epoch right before what cannot be read, and holds the next one for good.
     fn fail(&mut self, index: usize, cause: Cause) -> Turn {
         self.next = index;
-        if self.readers.iter().any(|reader| reader.moved_from.is_some()) {
+        if self.moved {
             // What is bad is polled again and found at the start of the new epoch.
             return self.close(Turn::Again);
         }
+        self.hold(cause)
+    }
+
+    /// The open epoch will never commit.
+    fn hold(&mut self, cause: Cause) -> Turn {
         self.phase = Phase::Failed;
         self.shared.fail(self.time.epoch(), cause);
         Turn::Hold
@@ -387,32 +342,17 @@ impl<P: Partition> Driver<P> {
     /// Sends the positions as rows of the open epoch and moves to the next one.
     fn close(&mut self, turn: Turn) -> Turn {
         let epoch = self.time.epoch();
-        let moved = self.readers.iter().any(|reader| reader.moved_from.is_some());
-        self.note_ranges();
-        for reader in &mut self.readers {
-            if reader.moved_from.take().is_none() || !self.shared.recovery {
+        for index in 0..self.readers.open.len() {
+            if self.readers.open[index].moved_from.is_none() {
                 continue;
             }
-            let place = reader.partition.place();
-            let position = match reader.partition.position() {
-                Ok(position) => position,
-                Err(error) => {
-                    // Without its position the epoch cannot commit.
-                    self.phase = Phase::Failed;
-                    self.shared.fail(epoch, Cause::Source { step: self.step.clone(), error });
-                    return Turn::Hold;
-                }
-            };
-            let row = Stored { position, skipped: reader.skipped, line: place.line, offset: place.offset };
-            let mut value = Vec::new();
-            if let Err(error) = encode_value(&row, &mut value) {
-                self.phase = Phase::Failed;
-                let error = SourceError::Unfit(format!("the position of {} cannot be stored: {error}", reader.name));
-                self.shared.fail(epoch, Cause::Source { step: self.step.clone(), error });
-                return Turn::Hold;
+            self.moved = true;
+            // Without its position the epoch cannot commit.
+            if let Err(cause) = self.store(index) {
+                return self.hold(cause);
             }
-            self.changes.push(Change { step: self.index, key: reader.key.clone(), value: Some(value) });
         }
+        let moved = std::mem::take(&mut self.moved);
         self.time = Time::start_of(epoch.next().max(self.shared.clock.epoch()));
         // A source that ends without having read anything does not close the epoch for the others.
         if moved || !matches!(turn, Turn::End) {
@@ -421,22 +361,39 @@ impl<P: Partition> Driver<P> {
         turn
     }
 
-    /// Tells which input went into the open epoch, should it fail.
-    fn note_ranges(&self) {
-        for reader in &self.readers {
-            if let Some(from) = reader.moved_from {
-                let (partition, to) = (reader.name.clone(), Some(reader.partition.place()));
-                self.shared.add_range(self.time.epoch(), SourceRange { partition, from, to });
-            }
+    /// Sends the position of a partition as a row of the open epoch.
+    fn store(&mut self, index: usize) -> Result<(), Cause> {
+        let epoch = self.time.epoch();
+        self.note_range(index);
+        let row = self.readers.open[index].row(self.index, epoch, self.shared.recovery);
+        let row = row.map_err(|error| Cause::Source { step: self.step.clone(), error })?;
+        self.changes.extend(row);
+        Ok(())
+    }
+
+    /// Tells which input of a partition went into the open epoch, should it fail.
+    fn note_range(&self, index: usize) {
+        let reader = &self.readers.open[index];
+        if let Some(from) = reader.moved_from {
+            let (partition, to) = (reader.name.to_string(), Some(reader.partition.place()));
+            self.shared.add_range(self.time.epoch(), SourceRange { partition, from, to });
+        }
+    }
+
+    /// Everything up to `committed` is.
+    fn acknowledge(&mut self, committed: Epoch) {
+        let told = catch_unwind(AssertUnwindSafe(|| self.readers.acknowledge(committed)));
+        if let Err(payload) = told {
+            report(&self.shared, &self.step, self.worker, self.time.epoch(), None, payload.as_ref());
         }
     }
 }
 
-impl<P: Partition> Drop for Driver<P> {
+impl<S: Source> Drop for Driver<S> {
     fn drop(&mut self) {
         // A failure may end the run before this source has its next turn.
         if self.shared.failed().is_some() {
-            self.note_ranges();
+            (0..self.readers.open.len()).for_each(|index| self.note_range(index));
         }
     }
 }

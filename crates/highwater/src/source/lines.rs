@@ -12,6 +12,9 @@ use crate::error::SourceError;
 use crate::source::files::Inputs;
 use crate::source::{At, ReadOptions, Source};
 
+/// Files that a worker has open at a time.
+const OPEN_MAX: usize = 16;
+
 /// Plain lines: each item is the text of a line, without its end.
 ///
 /// `Lines::files` is a source; an empty line is no record, a line that is not UTF-8 is a bad one.
@@ -59,6 +62,10 @@ impl<F: LineFormat> Source for LineSource<F> {
 
     fn partitions(&self, options: &ReadOptions) -> Result<Vec<String>, SourceError> {
         self.inputs.names(options)
+    }
+
+    fn open_at_once(&self) -> usize {
+        OPEN_MAX
     }
 
     fn open(

@@ -24,6 +24,7 @@ use crate::data::Data;
 use crate::error::{BadRecord, Place, SourceError};
 use highwater_store::Epoch;
 use serde::{Serialize, de::DeserializeOwned};
+use std::time::Duration;
 
 /// A place that records come from, in partitions that are read independently of each other.
 pub trait Source: 'static {
@@ -32,12 +33,27 @@ pub trait Source: 'static {
     /// One of its partitions, opened.
     type Partition: Partition<Item = Self::Item>;
 
-    /// Names of the partitions there are now, each once. Asked once a run, on one worker, before a
-    /// record is read. A name is a partition's identity in the recovery store.
+    /// Names of the partitions there are now, each once. Asked by one worker of a process for all, before a
+    /// record is read, and again as [`Source::look_again`] says. A name is a partition's identity in the
+    /// recovery store. All processes of a run must be told the same names.
     ///
     /// # Errors
-    /// [`SourceError::NoInput`] if there is nothing to read where something was promised.
+    /// [`SourceError::NoInput`] if there is nothing to read where something was promised. Later, while the run
+    /// goes on, an error is logged, and the source asked again.
     fn partitions(&self, options: &ReadOptions) -> Result<Vec<String>, SourceError>;
+
+    /// How often to ask for partitions that have appeared meanwhile; `None`: those of the start are all there
+    /// will be. A source that may get more never ends by itself. A listing that takes long is asked for less
+    /// often, so that it costs at most a twentieth of the time.
+    fn look_again(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How many partitions a worker has open at a time; more only while all that are open have nothing to say.
+    /// For partitions that end and that hold something while they are open, as files do.
+    fn open_at_once(&self) -> usize {
+        usize::MAX
+    }
 
     /// Opens a partition: at its start, or where an earlier run stood when `at.epoch` closed.
     ///
@@ -112,6 +128,17 @@ pub trait Partition: 'static {
 
     /// The same for people.
     fn place(&self) -> Place;
+
+    /// Whether [`Partition::committed`] is to be told what is committed.
+    fn acknowledges(&self) -> bool {
+        false
+    }
+
+    /// Everything up to `position`, which this partition has answered before, is committed everywhere and will
+    /// never be asked for again: a queue may forget it. Told for every position of a committed epoch, in order,
+    /// and never for one that is not committed; it must not take long. After a crash between the commit and this
+    /// call it is not told again: then [`Source::open`] with a position says the same.
+    fn committed(&mut self, _position: Self::Position) {}
 }
 
 /// What a poll found.

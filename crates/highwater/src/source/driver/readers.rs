@@ -1,0 +1,359 @@
+//! The partitions of one source on one worker: which are its own, which are open, where they go on.
+//!
+//! What the store has of a partition is looked up when the partition is opened, by the hash of its name, and left where
+//! it is until then: a million partitions that were read before cost a few bytes each. A stored position is proved at
+//! the start all the same, before a record is read.
+
+use crate::clock::now;
+use crate::codec::{decode, encode_key, encode_value};
+use crate::data::StepError;
+use crate::error::{Place, RunError, SourceError};
+use crate::graph::{Change, Graph};
+use crate::listing::Listing;
+use crate::restored::RestoredPositions;
+use crate::shared::lock;
+use crate::snapshot::StepIndex;
+use crate::source::{At, Partition, ReadOptions, Source};
+use highwater_store::Epoch;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What the store keeps of a partition.
+#[derive(Serialize, Deserialize)]
+struct Stored<P> {
+    position: P,
+    /// Bad records stepped over, in all executions.
+    skipped: u64,
+    line: u64,
+    offset: u64,
+}
+
+/// An open partition, and what happened to it since its epoch began.
+pub(super) struct Reader<P: Partition> {
+    pub(super) name: Arc<str>,
+    pub(super) partition: P,
+    pub(super) skipped: u64,
+    /// Where the partition stood when the open epoch began to read it.
+    pub(super) moved_from: Option<Place>,
+    pub(super) ended: bool,
+    /// Positions that are not committed yet, where the partition wants to know.
+    unacknowledged: VecDeque<(Epoch, P::Position)>,
+}
+
+impl<P: Partition> Reader<P> {
+    /// The position as a row of `epoch`, if there is a store; the partition hears of it when it is committed.
+    pub(super) fn row(&mut self, step: StepIndex, epoch: Epoch, recovery: bool) -> Result<Option<Change>, SourceError> {
+        self.moved_from = None;
+        let acknowledges = self.partition.acknowledges();
+        if !recovery && !acknowledges {
+            return Ok(None);
+        }
+        let unfit = |name: &str, error: StepError| {
+            SourceError::Unfit(format!("the position of {name} cannot be stored: {error}"))
+        };
+        let place = self.partition.place();
+        let position = self.partition.position()?;
+        let row = Stored { position, skipped: self.skipped, line: place.line, offset: place.offset };
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        encode_key(&*self.name, &mut key).map_err(|error| unfit(&self.name, error))?;
+        encode_value(&row, &mut value).map_err(|error| unfit(&self.name, error))?;
+        if acknowledges {
+            self.unacknowledged.push_back((epoch, row.position));
+        }
+        Ok(recovery.then_some(Change { step, key, value: Some(value) }))
+    }
+}
+
+/// Where a stored row stands among the restored ones.
+#[derive(Clone, Copy)]
+struct RowAt {
+    hash: u64,
+    start: usize,
+    key_bytes: u32,
+    value_bytes: u32,
+}
+
+/// The partitions of this worker.
+pub(super) struct Readers<S: Source> {
+    source: Rc<S>,
+    step: String,
+    options: ReadOptions,
+    worker: usize,
+    workers: usize,
+    again: Option<Duration>,
+    /// When to look whether there is more, on this worker.
+    look_at: Instant,
+    listing: Option<Arc<Listing>>,
+    /// What stands before it in the list has been opened, or is another worker's.
+    seen: usize,
+    /// Whether there was nothing more in the list.
+    drained: bool,
+    restored: Arc<RestoredPositions>,
+    /// Sorted by hash.
+    stored: Vec<RowAt>,
+    pub(super) open: Vec<Reader<S::Partition>>,
+}
+
+/// How often a worker asks whether another has found new partitions.
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
+impl<S: Source> Readers<S> {
+    /// Lists the partitions, and proves what is stored of those of this worker.
+    pub(super) fn begin(graph: &Rc<Graph<'_>>, step: &str, source: &Rc<S>) -> Result<Self, RunError> {
+        let options = ReadOptions {
+            line_bytes_max: graph.settings.line_bytes_max,
+            accept_new_input: graph.settings.accept_new_input,
+            recoverable: graph.shared.recovery,
+        };
+        let again = source.look_again();
+        let mut readers = Readers {
+            source: source.clone(),
+            step: step.to_owned(),
+            options,
+            worker: graph.worker,
+            workers: graph.workers,
+            again,
+            look_at: now(),
+            listing: None,
+            seen: 0,
+            drained: false,
+            restored: graph.positions.clone(),
+            stored: Vec::new(),
+            open: Vec::new(),
+        };
+        let refused = |error| RunError::Source { step: step.to_owned(), error, kept: graph.shared.kept() };
+        let listing = {
+            let mut listings = lock(&graph.listings);
+            match listings.get(step) {
+                Some(Some(listing)) => listing.clone(),
+                // The worker that tried to list tells why; the others only stop.
+                Some(None) => return Ok(readers),
+                None => {
+                    let listed = source.partitions(&readers.options);
+                    let listed = listed.map(|names| Arc::new(Listing::new(names, again)));
+                    listings.insert(step.to_owned(), listed.as_ref().ok().cloned());
+                    listed.map_err(refused)?
+                }
+            }
+        };
+        readers.listing = Some(listing.clone());
+        readers.find_stored(&listing)?;
+        if graph.worker == 0 {
+            let skipped = readers.check_none_lost(&listing).map_err(|lost| lost.or(refused))?;
+            graph.shared.totals.skipped.fetch_add(skipped, Relaxed);
+        }
+        readers.fill().map_err(|failed| failed.or(refused))?;
+        // Those that have to wait are proved now, and opened again when it is their turn.
+        let mut from = readers.seen;
+        while let Some(name) = listing.next(&mut from, graph.worker, graph.workers) {
+            if let Some(row) = readers.stored_row(&name) {
+                readers.reader(name, Some(row)).map_err(|failed| failed.or(refused))?;
+            }
+        }
+        Ok(readers)
+    }
+
+    /// A source that cannot begin: the start is refused.
+    pub(super) fn none(graph: &Rc<Graph<'_>>, step: &str, source: &Rc<S>) -> Self {
+        let options = ReadOptions { line_bytes_max: 0, accept_new_input: false, recoverable: false };
+        Readers {
+            source: source.clone(),
+            step: step.to_owned(),
+            options,
+            worker: graph.worker,
+            workers: graph.workers,
+            again: None,
+            look_at: now(),
+            listing: None,
+            seen: 0,
+            drained: true,
+            restored: graph.positions.clone(),
+            stored: Vec::new(),
+            open: Vec::new(),
+        }
+    }
+
+    /// Notes where the rows are that may be of this worker's partitions.
+    fn find_stored(&mut self, listing: &Listing) -> Result<(), RunError> {
+        let mut start = 0;
+        let size = |part: &[u8]| u32::try_from(part.len()).expect("restored rows are shorter");
+        for (key, value) in self.restored.of(&self.step) {
+            let name: String = decode(key).map_err(|e| schema::<S>(&self.step, "?", &e))?;
+            if listing.may_own(&name, self.worker, self.workers) {
+                let (key_bytes, value_bytes) = (size(key), size(value));
+                self.stored.push(RowAt { hash: xxh3_64(key), start, key_bytes, value_bytes });
+            }
+            start += key.len() + value.len();
+        }
+        self.stored.sort_unstable_by_key(|row| row.hash);
+        Ok(())
+    }
+
+    /// Refuses the start if a partition was read and is gone. Answers how many records were skipped so far.
+    fn check_none_lost(&self, listing: &Listing) -> Result<u64, Failed> {
+        let mut skipped = 0;
+        let mut lost = Vec::new();
+        let there = listing.set();
+        for (key, value) in self.restored.of(&self.step) {
+            let name: String = decode(key).map_err(|e| schema::<S>(&self.step, "?", &e))?;
+            let row = self.decoded(&name, value)?;
+            skipped += row.skipped;
+            if !there.contains(&xxh3_64(name.as_bytes())) {
+                lost.push((name, Place { line: row.line, offset: row.offset }));
+            }
+        }
+        lost.sort();
+        match lost.into_iter().next() {
+            Some((name, place)) if !self.options.accept_new_input => Err(SourceError::Lost { name, place }.into()),
+            _ => Ok(skipped),
+        }
+    }
+
+    fn decoded(&self, name: &str, value: &[u8]) -> Result<Stored<<S::Partition as Partition>::Position>, RunError> {
+        decode(value).map_err(|e| schema::<S>(&self.step, name, &e))
+    }
+
+    /// What the store has of a partition.
+    fn stored_row(&self, name: &str) -> Option<RowAt> {
+        let mut key = Vec::new();
+        encode_key(name, &mut key).expect("a string can be encoded");
+        let hash = xxh3_64(&key);
+        let first = self.stored.partition_point(|row| row.hash < hash);
+        let rows = self.restored.rows(&self.step)?;
+        let of_hash = self.stored[first..].iter().take_while(|row| row.hash == hash);
+        of_hash.copied().find(|row| rows.part(row.start, row.key_bytes as usize) == key)
+    }
+
+    /// Opens a partition, where the store says that it stood.
+    fn reader(&self, name: Arc<str>, row: Option<RowAt>) -> Result<Reader<S::Partition>, Failed> {
+        let stored = match (row, self.restored.rows(&self.step)) {
+            (Some(row), Some(rows)) => {
+                let value = rows.part(row.start + row.key_bytes as usize, row.value_bytes as usize);
+                Some(self.decoded(&name, value)?)
+            }
+            _ => None,
+        };
+        let skipped = stored.as_ref().map_or(0, |row| row.skipped);
+        let read_to = stored.as_ref().map_or(0, |row| row.offset);
+        let at = stored.map(|row| At { epoch: self.restored.epoch, position: row.position });
+        let partition = self.source.open(&name, at, &self.options)?;
+        // A partition that was taken from its start although it had been read is stored so, even if it is empty.
+        let accepted = read_to > partition.place().offset;
+        let moved_from = accepted.then(|| partition.place());
+        let unacknowledged = VecDeque::new();
+        Ok(Reader { name, partition, skipped, moved_from, ended: false, unacknowledged })
+    }
+
+    /// Opens as many as may be open at once.
+    pub(super) fn fill(&mut self) -> Result<(), Failed> {
+        while self.open.len() < self.source.open_at_once().max(1) && self.open_next()? {}
+        Ok(())
+    }
+
+    /// Opens the next one; answers whether there was one.
+    pub(super) fn open_next(&mut self) -> Result<bool, Failed> {
+        let Some(listing) = self.listing.clone() else { return Ok(false) };
+        while !self.drained {
+            let Some(name) = listing.next(&mut self.seen, self.worker, self.workers) else {
+                self.drained = true;
+                break;
+            };
+            let row = self.stored_row(&name);
+            match self.reader(name.clone(), row) {
+                Ok(reader) => {
+                    self.open.push(reader);
+                    return Ok(true);
+                }
+                Err(Failed::Source(SourceError::NoInput { source, .. })) if listing.grows() && row.is_none() => {
+                    tracing::warn!(step = self.step, "{name} was gone before it could be read: {source}");
+                    listing.forget(&name);
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether it is time to look for partitions that have appeared, and there may be some.
+    pub(super) fn look(&mut self) -> bool {
+        let (Some(again), Some(listing)) = (self.again, &self.listing) else { return false };
+        let at = now();
+        if at < self.look_at {
+            return false;
+        }
+        self.look_at = at + again.min(LOOK_MAX);
+        if let Err(error) = listing.look(again, || self.source.partitions(&self.options)) {
+            tracing::warn!(step = self.step, "cannot look for new partitions: {error}");
+        }
+        self.drained = false;
+        true
+    }
+
+    /// Whether every partition has been read to its end, and none will come.
+    pub(super) fn are_done(&self) -> bool {
+        self.again.is_none() && self.drained && self.open.iter().all(|reader| reader.ended)
+    }
+
+    /// Lets go of what has ended, is stored, and waits for nothing.
+    pub(super) fn drop_ended(&mut self) {
+        let done = |reader: &Reader<S::Partition>| {
+            reader.ended && reader.moved_from.is_none() && reader.unacknowledged.is_empty()
+        };
+        if self.open.iter().any(done) {
+            self.open.retain(|reader| !done(reader));
+        }
+    }
+
+    /// Tells the partitions what is committed.
+    pub(super) fn acknowledge(&mut self, committed: Epoch) {
+        for reader in &mut self.open {
+            while reader.unacknowledged.front().is_some_and(|(epoch, _)| *epoch <= committed) {
+                let (_, position) = reader.unacknowledged.pop_front().expect("it was looked at");
+                reader.partition.committed(position);
+            }
+        }
+    }
+}
+
+/// Why a partition could not be opened.
+pub(super) enum Failed {
+    Source(SourceError),
+    Run(Box<RunError>),
+}
+
+impl Failed {
+    fn or(self, refused: impl FnOnce(SourceError) -> RunError) -> RunError {
+        match self {
+            Failed::Source(error) => refused(error),
+            Failed::Run(error) => *error,
+        }
+    }
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
+        Failed::Source(error)
+    }
+}
+
+impl From<RunError> for Failed {
+    fn from(error: RunError) -> Self {
+        Failed::Run(Box::new(error))
+    }
+}
+
+/// A stored row that is no position of this source.
+fn schema<S: Source>(step: &str, key: &str, reason: &StepError) -> RunError {
+    RunError::Schema {
+        step: step.to_owned(),
+        what: "position",
+        key: key.to_owned(),
+        expected: std::any::type_name::<<S::Partition as Partition>::Position>(),
+        reason: reason.to_string(),
+    }
+}
