@@ -156,16 +156,27 @@ fn b16_empty_files_empty_keys_and_tiny_files_work() {
 /// Very many files: no descriptor, no memory and no thread for each.
 #[test]
 fn b16_very_many_tiny_files_work() {
-    let files = if crate::bed::long() { 100_000 } else { 3_000 };
+    let files = if crate::bed::long() { 1_000_000 } else { 3_000 };
     let bed = Bed::new();
     fs::create_dir(bed.path("many")).unwrap();
     for file in 0..files {
         let line = format!("{{\"user_id\": \"u{}\", \"type\": \"order\", \"order_id\": {file}}}\n", file);
         bed.write(&format!("many/{file}.json"), line);
     }
-    let ended = bed.run_cart("many/*.json --output out -r st -w 3");
-    ended.code(0);
-    assert_eq!(ended.records(), files);
+    for (workers, records) in [(3, files), (2, 0)] {
+        let line = format!("many/*.json --output out -r st -w {workers}");
+        let mut run = Running::start(&mut bed.cart(&line));
+        let mut descriptors = 0;
+        while !run.has_ended() {
+            descriptors = descriptors.max(fs::read_dir(format!("/proc/{}/fd", run.pid())).map_or(0, Iterator::count));
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let ended = run.end();
+        ended.code(0);
+        assert_eq!(ended.records(), records);
+        eprintln!("{files} files, -w {workers}: {descriptors} descriptors, {} MB", ended.rss_kib >> 10);
+        assert!(descriptors < 256, "{descriptors} descriptors");
+        assert!(ended.rss_kib < 300 << 10, "{} KiB", ended.rss_kib);
+    }
     assert_eq!(bed.text("out").lines().count() as u64, files);
-    assert_eq!(bed.run_cart("many/*.json --output out -r st -w 2").records(), 0);
 }

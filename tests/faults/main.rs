@@ -14,6 +14,7 @@ mod bed;
 mod oracle;
 
 mod crashes;
+mod files;
 mod inputs;
 mod letters;
 mod memory;

@@ -178,7 +178,15 @@ fn d6_more_partitions_than_workers_and_more_workers_than_partitions_work() {
     let inputs = many_files(&bed, 1000);
     let names: Vec<String> = (0..1000).map(|file| format!("many/{file:04}.json")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    bed.run_cart(&format!("{inputs} --output out -r st -w 8")).code(0);
+    let mut run = Running::start(&mut bed.cart(&format!("{inputs} --output out -r st -w 8")));
+    let mut descriptors = 0;
+    while !run.has_ended() {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", run.pid())).map_or(0, Iterator::count);
+        descriptors = descriptors.max(open);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    run.end().code(0);
+    assert!((10..256).contains(&descriptors), "{descriptors} descriptors");
     bed.check_finished(&names);
     assert_eq!(bed.run_cart(&format!("{inputs} --output out -r st -w 3")).records(), 0);
     let bed = Bed::new();

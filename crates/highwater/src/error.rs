@@ -126,6 +126,16 @@ pub enum SourceError {
         /// How far it was read.
         place: Place,
     },
+    /// Something that is no file cannot be read; for connectors.
+    #[error("cannot read {name}: {what}")]
+    Failed {
+        /// The partition.
+        name: String,
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: StepError,
+    },
     /// The source cannot be used like this; the text says why and what to do.
     #[error("{0}")]
     Unfit(String),

@@ -35,6 +35,15 @@ struct Names {
     due: Option<Instant>,
 }
 
+impl Names {
+    fn add(&mut self, name: &str) {
+        let name: Arc<str> = name.into();
+        if self.known.insert(name.clone()) {
+            self.list.push(name);
+        }
+    }
+}
+
 impl Listing {
     /// The partitions that there are at the start. `again`: when to look for more.
     pub(crate) fn new(names: Vec<String>, again: Option<Duration>) -> Listing {
@@ -88,7 +97,12 @@ impl Listing {
     }
 
     /// Lists again, if it is time to and nobody else does. Answers whether there are new ones.
-    pub(crate) fn look<E>(&self, again: Duration, list: impl FnOnce() -> Result<Vec<String>, E>) -> Result<bool, E> {
+    pub(crate) fn look<E>(
+        &self,
+        again: Duration,
+        list: impl FnOnce() -> Result<Vec<String>, E>,
+        is_new: impl Fn(&str, &dyn Fn(&str) -> bool) -> bool,
+    ) -> Result<bool, E> {
         let began = now();
         {
             let mut names = lock(&self.names);
@@ -102,14 +116,20 @@ impl Listing {
         let names = &mut *names;
         names.due = Some(now() + again.max(began.elapsed() * SHARE));
         let before = names.list.len();
-        for name in listed? {
-            if !names.known.contains(&*name) {
-                let name: Arc<str> = name.into();
-                names.known.insert(name.clone());
-                names.list.push(name);
+        let listed = listed?;
+        let there: HashSet<&str> = listed.iter().map(String::as_str).collect();
+        for name in &listed {
+            let is_known = |name: &str| names.known.contains(name) || there.contains(name);
+            if !names.known.contains(&**name) && is_new(name, &is_known) {
+                names.add(name);
             }
         }
         Ok(names.list.len() > before)
+    }
+
+    /// Adds one that is not listed now, and yet is there.
+    pub(crate) fn add(&self, name: &str) {
+        lock(&self.names).add(name);
     }
 
     /// Forgets a partition that was gone before it could be opened: should it come again, it is new.
@@ -154,10 +174,14 @@ mod tests {
             // Not due at once: a look takes a twentieth of the time at most.
             let mut asked = false;
             while !asked {
-                let found = late.look(Duration::ZERO, || {
-                    asked = true;
-                    list(names)
-                });
+                let found = late.look(
+                    Duration::ZERO,
+                    || {
+                        asked = true;
+                        list(names)
+                    },
+                    |name, is_known| name != "c.1" || !is_known("c"),
+                );
                 if asked {
                     return found;
                 }
@@ -165,9 +189,9 @@ mod tests {
             unreachable!("it was asked")
         };
         assert_eq!(look(&["a", "b", "c"]), Ok(true));
-        assert_eq!(look(&["c", "b"]), Ok(false));
+        assert_eq!(look(&["c", "b", "c.1"]), Ok(false), "what was renamed is not new");
         let early = Listing::new(["c", "b", "a"].map(String::from).to_vec(), Some(Duration::from_secs(9)));
-        assert_eq!(early.look(Duration::ZERO, || Err(())), Ok(false), "not due yet");
+        assert_eq!(early.look(Duration::ZERO, || Err(()), |_, _| true), Ok(false), "not due yet");
         for (mut one, mut other) in all(&late, 3).into_iter().zip(all(&early, 3)) {
             one.sort();
             other.sort();

@@ -98,6 +98,9 @@ impl Totals {
     }
 }
 
+/// Ranges of input that are remembered of an epoch, at most.
+const RANGES_MAX: usize = 1024;
+
 /// The input of an epoch, by partition and start.
 type Ranges = BTreeMap<(String, Place), SourceRange>;
 
@@ -313,7 +316,12 @@ impl Shared {
     /// A source has put a range of a partition into `epoch`; told again when it has an end.
     pub(crate) fn add_range(&self, epoch: Epoch, range: SourceRange) {
         let from = (range.partition.clone(), range.from);
-        lock(&self.ranges).entry(epoch).or_default().insert(from, range);
+        let mut ranges = lock(&self.ranges);
+        let ranges = ranges.entry(epoch).or_default();
+        // An epoch may have read a million small files: nobody reads that far.
+        if ranges.len() < RANGES_MAX || ranges.contains_key(&from) {
+            ranges.insert(from, range);
+        }
     }
 }
 

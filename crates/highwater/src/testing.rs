@@ -1,10 +1,13 @@
 //! Runs flows on lists, in tests: no files, no store, no threads to think of; checks connectors.
 
+mod conformance;
+
 use crate::data::Data;
 use crate::flow::Flow;
 use crate::run::{Config, run as run_flow};
 pub use crate::sink::Capture;
 use crate::stream::Stream;
+pub use conformance::{Conformed, conformance};
 pub use sink::check_sink;
 use std::sync::{Arc, Mutex, PoisonError};
 use timely::dataflow::operators::vec::Map;

@@ -44,7 +44,7 @@ pub(super) fn source_code(error: &SourceError) -> u8 {
     match error {
         SourceError::Unfit(_) => 64,
         SourceError::NoInput { .. } => 66,
-        SourceError::Io { .. } => 74,
+        SourceError::Io { .. } | SourceError::Failed { .. } => 74,
         SourceError::Changed { .. } | SourceError::Lost { .. } => 78,
     }
 }
@@ -218,6 +218,7 @@ fn advice(error: &RunError) -> String {
             SourceError::Unfit(_) => String::new(),
             SourceError::NoInput { .. } => "Name an input that can be read".to_owned(),
             SourceError::Io { .. } => format!("See to the file or its disk and start again; {again}"),
+            SourceError::Failed { .. } => format!("See to it and start again; {again}"),
             SourceError::Changed { .. } => {
                 "Put the file back that was read, or take this one from its start with --accept-new-input".to_owned()
             }

@@ -7,6 +7,7 @@
 use crate::data::StepError;
 use crate::sink::content::Content;
 use crate::sink::{DirSink, LineSink, Target};
+use crate::source::Csv;
 use csv::{Terminator, Writer, WriterBuilder};
 use serde::Serialize;
 use std::cell::RefCell;
@@ -15,17 +16,17 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// CSV: `Csv::to` writes a file, `Csv::to_dir` parts in a directory.
+/// Rows of CSV, as `Csv::to` and `Csv::to_dir` write them.
 #[derive(Default)]
-pub struct Csv {
+pub struct CsvRows {
     rows: Option<Writer<Shared>>,
     written: Shared,
     header: Vec<u8>,
 }
 
-impl fmt::Debug for Csv {
+impl fmt::Debug for CsvRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Csv")
+        f.write_str("CsvRows")
     }
 }
 
@@ -37,7 +38,7 @@ impl Csv {
     ///
     /// ```
     /// use highwater::prelude::*;
-    /// use highwater::sink::Csv;
+    /// use highwater::source::Csv;
     /// # let dir = tempfile::tempdir()?;
     /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
     /// struct Reading { room: String, celsius: f64 }
@@ -51,13 +52,13 @@ impl Csv {
     /// assert_eq!(std::fs::read_to_string(path)?, "room,celsius\n\"attic, \"\"north\"\"\",21.5\n");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn to(target: impl Into<Target>) -> LineSink<Csv> {
-        LineSink::new(Csv::default(), target)
+    pub fn to(target: impl Into<Target>) -> LineSink<CsvRows> {
+        LineSink::new(CsvRows::default(), target)
     }
 
     /// Writes each item as one row of CSV, into parts of a directory: see [`DirSink`]. Every part has the header.
-    pub fn to_dir(dir: impl Into<PathBuf>) -> DirSink<Csv> {
-        DirSink::new(Csv::default(), dir)
+    pub fn to_dir(dir: impl Into<PathBuf>) -> DirSink<CsvRows> {
+        DirSink::new(CsvRows::default(), dir)
     }
 }
 
@@ -94,7 +95,7 @@ fn header_of(item: &impl Serialize) -> Result<Vec<u8>, StepError> {
     Ok(with)
 }
 
-impl<T: Serialize> Content<T> for Csv {
+impl<T: Serialize> Content<T> for CsvRows {
     fn encode(&mut self, item: T, line: &mut Vec<u8>) -> Result<(), StepError> {
         let new = self.rows.is_none();
         let writer = self.rows.get_or_insert_with(|| rows(false).from_writer(self.written.clone()));

@@ -51,7 +51,7 @@ mod output;
 
 pub use capture::{Capture, CaptureWriter};
 pub use content::Content;
-pub use csv::Csv;
+pub use csv::CsvRows;
 pub(crate) use dead_letters::dead_letters;
 pub use deliver::{Deliver, DeliverWriter, deliver};
 pub use dir::{DirSink, DirWriter, Parts};

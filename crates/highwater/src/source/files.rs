@@ -6,6 +6,7 @@
 
 use crate::error::SourceError;
 use crate::source::ReadOptions;
+use crate::source::packed::Packed;
 use rustix::fs::{Access, access};
 use std::collections::HashMap;
 use std::fs::{self, File, FileType, Metadata};
@@ -50,30 +51,67 @@ macro_rules! inputs_from_many {
 }
 inputs_from_many!([] Vec<P>, [] &Vec<P>, [] &[P], [const N: usize] [P; N], [const N: usize] &[P; N]);
 
+/// What becomes of files after the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Each is read to its end, and that is all.
+    #[default]
+    Once,
+    /// The same, and files that appear later are read too.
+    New,
+    /// The same, and no file ever ends.
+    Follow,
+}
+
 impl Inputs {
     /// Names of all files that there are now, each once, in the order given; those of a pattern are sorted.
     ///
     /// One name given twice is one partition. One *file* under two names is refused: its lines would
     /// be read twice, and which name holds its position would depend on the command line.
-    pub(crate) fn names(&self, options: &ReadOptions) -> Result<Vec<String>, SourceError> {
-        let mut names = Vec::new();
-        let mut files: HashMap<(u64, u64), String> = HashMap::new();
+    pub(crate) fn names(&self, options: &ReadOptions, watch: Watch) -> Result<Vec<String>, SourceError> {
+        let mut names: Vec<String> = Vec::new();
+        // By file, where its name stands in the list.
+        let mut files: HashMap<(u64, u64), u32> = HashMap::new();
         for input in &self.0 {
-            let matches = expand(input)?;
-            for path in &matches {
-                let name = path_name(path).map_err(|source| no_input(path, source))?;
-                let Some(file) = check(&name, options)? else {
+            let (matches, pattern) = expand(input, watch)?;
+            for path in matches {
+                let name = path_name(&path).map_err(|source| no_input(&path, source))?;
+                let file = match check(&name, options) {
+                    Ok(file) => file,
+                    // What matched the pattern a moment ago.
+                    Err(error) if watch != Watch::Once && pattern && is_gone(&error) => continue,
+                    // It is being rotated, or will come.
+                    Err(error) if watch == Watch::Follow && has_dir(&path) && is_gone(&error) => {
+                        if !names.contains(&name) {
+                            names.push(name);
+                        }
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                let Some(file) = file else {
+                    if watch == Watch::Follow {
+                        return Err(SourceError::Unfit(format!(
+                            "{name} is a pipe: it is read as it comes, and not followed"
+                        )));
+                    }
                     if !names.contains(&name) {
                         names.push(name);
                     }
                     continue;
                 };
-                match files.get(&(file.dev(), file.ino())) {
+                if watch == Watch::Follow && Packed::is_packed(&name) {
+                    return Err(SourceError::Unfit(format!("{name} is compressed: it cannot be followed")));
+                }
+                match files.get(&(file.dev(), file.ino())).map(|known| &names[*known as usize]) {
                     None => {
-                        files.insert((file.dev(), file.ino()), name.clone());
+                        let at = u32::try_from(names.len()).expect("memory ends before four thousand million names");
+                        files.insert((file.dev(), file.ino()), at);
                         names.push(name);
                     }
                     Some(known) if *known == name => {}
+                    // A rotation between two looks: whichever name it has had, it is one file.
+                    Some(_) if watch == Watch::Follow && pattern => {}
                     Some(known) => {
                         let text = format!("inputs {known} and {name} are one file: name it once");
                         return Err(SourceError::Unfit(text));
@@ -81,7 +119,7 @@ impl Inputs {
                 }
             }
         }
-        match names.is_empty() {
+        match self.0.is_empty() {
             true => Err(no_input("(no input)", io::Error::new(ErrorKind::InvalidInput, "no file is named"))),
             false => Ok(names),
         }
@@ -107,11 +145,23 @@ pub(crate) fn path_name(path: &Path) -> io::Result<String> {
     })
 }
 
-/// The files that a path or pattern stands for. A file whose name looks like a pattern is itself.
-fn expand(input: &Path) -> Result<Vec<PathBuf>, SourceError> {
+/// Whether an input was not there.
+fn is_gone(error: &SourceError) -> bool {
+    matches!(error, SourceError::NoInput { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// Whether the directory of a path, up to where it becomes a pattern, is there.
+fn has_dir(path: &Path) -> bool {
+    let is_plain = |part: &Component<'_>| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let plain: PathBuf = path.parent().unwrap_or(Path::new("")).components().take_while(is_plain).collect();
+    plain.as_os_str().is_empty() || plain.is_dir()
+}
+
+/// The files that a path or pattern stands for, and whether it is a pattern. A file whose name looks like one is itself.
+fn expand(input: &Path, watch: Watch) -> Result<(Vec<PathBuf>, bool), SourceError> {
     let text = input.to_str().filter(|text| text.contains(['*', '?', '[']));
     let Some(pattern) = text.filter(|_| fs::symlink_metadata(input).is_err()) else {
-        return Ok(vec![input.to_owned()]);
+        return Ok((vec![input.to_owned()], false));
     };
     let as_in_a_shell =
         glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
@@ -126,9 +176,10 @@ fn expand(input: &Path) -> Result<Vec<PathBuf>, SourceError> {
             files.push(path);
         }
     }
-    match files.is_empty() {
+    // Where more may come there need be none yet, but their directory, which a slip of the pen does not have.
+    match files.is_empty() && (watch == Watch::Once || !has_dir(input)) {
         true => Err(no_input(input, io::Error::new(ErrorKind::NotFound, "the pattern matches no file"))),
-        false => Ok(files),
+        false => Ok((files, true)),
     }
 }
 
@@ -174,6 +225,8 @@ pub(crate) fn no_input(name: impl AsRef<Path>, source: io::Error) -> SourceError
 pub(crate) enum Input {
     /// A regular file.
     File(File),
+    /// A regular file, compressed.
+    Packed(Packed),
     /// A pipe: read by a thread of its own, so that waiting for it holds nobody up.
     Pipe(Pipe),
 }
@@ -191,7 +244,9 @@ pub(crate) enum Found {
 
 impl Input {
     /// Opens an input by its name. A pipe is opened by its thread, since that waits for a writer.
-    pub(crate) fn open(name: &str) -> io::Result<Input> {
+    ///
+    /// A compressed file may expand to `expanded_max` bytes.
+    pub(crate) fn open(name: &str, expanded_max: Option<u64>) -> io::Result<Input> {
         if name == STDIN {
             return Ok(Input::Pipe(Pipe::read(|| Ok(io::stdin()))));
         }
@@ -199,13 +254,21 @@ impl Input {
             let path = name.to_owned();
             return Ok(Input::Pipe(Pipe::read(move || File::open(path))));
         }
-        File::open(name).map(Input::File)
+        let file = File::open(name)?;
+        Ok(match Packed::is_packed(name) {
+            true => Input::Packed(Packed::open(name, file, expanded_max)?),
+            false => Input::File(file),
+        })
     }
 
     /// Reads into `buffer`, which is not empty. Waits for a disk, but never for a writer.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Found> {
         match self {
             Input::Pipe(pipe) => pipe.take(buffer),
+            Input::Packed(packed) => Ok(match packed.read(buffer)? {
+                0 => Found::End,
+                bytes => Found::Bytes(bytes),
+            }),
             Input::File(file) => loop {
                 match file.read(buffer) {
                     Ok(0) => return Ok(Found::End),

@@ -4,20 +4,32 @@
 //! worker and read there, alone, in order. The engine decides what an epoch is; a partition only
 //! says where it stands. Nothing here knows Timely.
 
+mod channel;
+mod csv;
 mod driver;
 mod files;
+mod generator;
 mod json;
 mod lines;
 mod list;
+mod packed;
+mod polling;
 mod retry;
 
 pub use crate::letter::Raw;
+pub use channel::{
+    Channel, ChannelPartition, Closed, CommitWatch, NotSent, ReplayPartition, ReplayPosition, ReplaySender, Replayable,
+    Sender, channel, replayable,
+};
+pub use csv::Csv;
 pub(crate) use driver::source;
 pub use files::Inputs;
 pub(crate) use files::path_name;
+pub use generator::{Generator, GeneratorPartition, Seed, generate};
 pub use json::JsonLines;
 pub use lines::{LineFormat, LinePartition, LinePosition, LineSource, Lines};
 pub use list::{List, ListPartition, list};
+pub use polling::{Page, Polling, PollingPartition, PollingPosition, polling};
 pub(crate) use retry::{check_letters, retried};
 
 use crate::data::Data;
@@ -47,6 +59,11 @@ pub trait Source: 'static {
     /// often, so that it costs at most a twentieth of the time.
     fn look_again(&self) -> Option<Duration> {
         None
+    }
+
+    /// Whether a name that was not among the partitions before is one: a followed file that was renamed is not.
+    fn is_new(&self, _name: &str, _is_known: &dyn Fn(&str) -> bool) -> bool {
+        true
     }
 
     /// How many partitions a worker has open at a time; more only while all that are open have nothing to say.

@@ -1,7 +1,8 @@
 //! What a directory shows, keeps, completes, deletes and refuses.
 
 use super::*;
-use crate::sink::{Csv, Sink, Slot};
+use crate::sink::{Sink, Slot};
+use crate::source::Csv;
 use crate::source::Lines;
 use std::io::Read;
 use tempfile::TempDir;

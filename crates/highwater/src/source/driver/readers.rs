@@ -16,7 +16,7 @@ use crate::snapshot::StepIndex;
 use crate::source::{At, Partition, ReadOptions, Source};
 use highwater_store::Epoch;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -134,7 +134,7 @@ impl<S: Source> Readers<S> {
                 // The worker that tried to list tells why; the others only stop.
                 Some(None) => return Ok(readers),
                 None => {
-                    let listed = source.partitions(&readers.options);
+                    let listed = source.partitions(&readers.options).map(|names| readers.all_new(names));
                     let listed = listed.map(|names| Arc::new(Listing::new(names, again)));
                     listings.insert(step.to_owned(), listed.as_ref().ok().cloned());
                     listed.map_err(refused)?
@@ -178,6 +178,17 @@ impl<S: Source> Readers<S> {
         }
     }
 
+    /// Without those that are new by their names only.
+    fn all_new(&self, mut names: Vec<String>) -> Vec<String> {
+        if self.again.is_some() {
+            let mut known: HashSet<String> = names.iter().cloned().collect();
+            // What cannot be decoded refuses the start.
+            known.extend(self.restored.of(&self.step).filter_map(|(key, _)| decode::<String>(key).ok()));
+            names.retain(|name| known.contains(name) && self.source.is_new(name, &|other| known.contains(other)));
+        }
+        names
+    }
+
     /// Notes where the rows are that may be of this worker's partitions.
     fn find_stored(&mut self, listing: &Listing) -> Result<(), RunError> {
         let mut start = 0;
@@ -203,14 +214,26 @@ impl<S: Source> Readers<S> {
             let name: String = decode(key).map_err(|e| schema::<S>(&self.step, "?", &e))?;
             let row = self.decoded(&name, value)?;
             skipped += row.skipped;
-            if !there.contains(&xxh3_64(name.as_bytes())) {
-                lost.push((name, Place { line: row.line, offset: row.offset }));
+            if there.contains(&xxh3_64(name.as_bytes())) || self.options.accept_new_input {
+                continue;
+            }
+            let place = Place { line: row.line, offset: row.offset };
+            let at = At { epoch: self.restored.epoch, position: row.position };
+            if !listing.grows() {
+                lost.push((name, place));
+                continue;
+            }
+            // It may be found all the same: a followed file between the two steps of its rotation.
+            match self.source.open(&name, Some(at), &self.options) {
+                Ok(_) => listing.add(&name),
+                Err(SourceError::NoInput { .. }) => lost.push((name, place)),
+                Err(error) => return Err(error.into()),
             }
         }
         lost.sort();
         match lost.into_iter().next() {
-            Some((name, place)) if !self.options.accept_new_input => Err(SourceError::Lost { name, place }.into()),
-            _ => Ok(skipped),
+            Some((name, place)) => Err(SourceError::Lost { name, place }.into()),
+            None => Ok(skipped),
         }
     }
 
@@ -287,7 +310,11 @@ impl<S: Source> Readers<S> {
             return false;
         }
         self.look_at = at + again.min(LOOK_MAX);
-        if let Err(error) = listing.look(again, || self.source.partitions(&self.options)) {
+        if let Err(error) = listing.look(
+            again,
+            || self.source.partitions(&self.options),
+            |name, is_known| self.source.is_new(name, is_known),
+        ) {
             tracing::warn!(step = self.step, "cannot look for new partitions: {error}");
         }
         self.drained = false;

@@ -4,11 +4,13 @@
 //! is never held: what is over the limit is read and thrown away. What has been read before the
 //! position stays at hand, as far as it proves that the file is the same: a position costs no read.
 
-use crate::data::Data;
+mod resume;
+
+use super::format::{LineFormat, LinePosition, Within};
+use super::tail::{Next, Tail, ends_like};
 use crate::error::{BadRecord, Place, SourceError, printable};
 use crate::source::files::{Found, Input, no_input};
 use crate::source::{Partition, Polled, Raw};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::ops::Range;
@@ -16,7 +18,7 @@ use std::os::unix::fs::FileExt;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes before a position that prove that a file is the one read before.
-const TAIL_BYTES: usize = 4096;
+pub(super) const TAIL_BYTES: usize = 4096;
 
 /// Bytes that a buffer is made for, at most (a small file takes less) and at least.
 const READ_BYTES: usize = 256 << 10;
@@ -25,59 +27,26 @@ const READ_BYTES_MIN: usize = 4 << 10;
 /// Reads in one poll that may yield nothing (blank or over-long lines) before others get their turn.
 const FUTILE_READS: usize = 16;
 
-/// How a line becomes an item.
-pub trait LineFormat: Clone + 'static {
-    /// The item.
-    type Item: Data;
-
-    /// Reads one line, which comes without its end and is not blank.
-    ///
-    /// # Errors
-    /// Why it is a bad record, in a few words: `not JSON`.
-    fn parse(&mut self, line: &[u8]) -> Result<Self::Item, String>;
-
-    /// Whether the line counts as blank: no record and no mistake. By default only an empty one.
-    fn is_blank(&self, line: &[u8]) -> bool {
-        line.is_empty()
-    }
-}
-
-/// Where a file has been read up to, and what stood right before.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinePosition {
-    /// Bytes read.
-    offset: u64,
-    /// Lines before the one that comes next, or that is being read.
-    line: u64,
-    /// Whether the offset is inside a line.
-    within: Within,
-    /// How many bytes before the offset are in `tail_hash`: 4096, or all there are.
-    tail_bytes: u32,
-    /// Their xxh3.
-    tail_hash: u64,
-}
-
-/// Whether a position is inside a line, and what has become of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-enum Within {
-    /// At the start of a line.
-    #[default]
-    Between,
-    /// Its beginning was the last line of the file then, and a whole record: nothing may follow but its end.
-    Read,
-    /// It is bad and was skipped: the rest of it is no record of its own.
-    Skipped,
-}
-
 /// One file, read line by line.
 #[derive(Debug)]
 pub struct LinePartition<F> {
     name: String,
     format: F,
     line_bytes_max: usize,
+    /// What it may expand to, if it is compressed.
+    expanded_max: Option<u64>,
     /// Opened when it is first read, closed at its end.
     input: Option<Input>,
     ended: bool,
+    /// Where the file is followed: it does not end.
+    tail: Option<Box<Tail>>,
+    /// The followed file is over, and this is what is read after it.
+    successor: Option<File>,
+    /// The first record is to come that says how to read the others.
+    header_due: bool,
+    header_hash: Option<u64>,
+    /// Why the file cannot be read at all.
+    unfit: Option<String>,
     /// Bytes that the next buffer is made for.
     read_bytes: usize,
     /// Up to 4 KiB that have been read, then what is still to be: `next..filled`, no newline before `searched`.
@@ -102,12 +71,19 @@ struct Bad {
 
 impl<F: LineFormat> LinePartition<F> {
     pub(super) fn new(name: &str, format: F, line_bytes_max: usize) -> Self {
+        let header_due = format.has_header();
         LinePartition {
             name: name.to_owned(),
             format,
             line_bytes_max,
+            expanded_max: None,
             input: None,
             ended: false,
+            tail: None,
+            successor: None,
+            header_due,
+            header_hash: None,
+            unfit: None,
             read_bytes: READ_BYTES,
             buffer: Vec::new(),
             next: 0,
@@ -120,38 +96,43 @@ impl<F: LineFormat> LinePartition<F> {
         }
     }
 
-    /// Goes to a position of an earlier run, or says why this is not the file that was read then.
-    pub(super) fn go_to(&mut self, position: &LinePosition) -> Result<Option<String>, SourceError> {
-        let file = File::open(&self.name).map_err(|source| no_input(&self.name, source))?;
-        let failed = |source| SourceError::Io { name: self.name.clone(), offset: position.offset, source };
-        let bytes = file.metadata().map_err(failed)?.len();
-        if let Some(missing) = position.offset.checked_sub(bytes).filter(|missing| *missing > 0) {
-            return Ok(Some(format!("{missing} bytes shorter than the stored offset {}", position.offset)));
-        }
-        let tail_bytes = position.tail_bytes as usize;
-        let Some(start) = position.offset.checked_sub(tail_bytes as u64).filter(|_| tail_bytes <= TAIL_BYTES) else {
-            return Ok(Some(format!("the stored offset {} is no position", position.offset)));
-        };
-        let mut tail = vec![0; tail_bytes];
-        file.read_exact_at(&mut tail, start).map_err(failed)?;
-        if xxh3_64(&tail) != position.tail_hash {
-            return Ok(Some(format!("the {tail_bytes} bytes before byte {} differ", position.offset)));
-        }
-        (self.next, self.searched, self.filled) = (tail.len(), tail.len(), tail.len());
-        (self.offset, self.line, self.within, self.buffer) = (position.offset, position.line, position.within, tail);
-        Ok(None)
+    /// The same for a file that is followed.
+    pub(super) fn following(name: &str, format: F, line_bytes_max: usize) -> Self {
+        let tail = Some(Box::new(Tail::new(name)));
+        LinePartition { tail, ..LinePartition::new(name, format, line_bytes_max) }
     }
 
-    /// Opens the file, where the partition stands. It may have changed since `go_to`, in the same run.
-    fn open(&mut self) -> Result<(), SourceError> {
-        if self.input.is_none() {
-            let input = Input::open(&self.name).map_err(|source| no_input(&self.name, source))?;
-            if let Input::File(file) = &input {
-                self.read_bytes = self.seek(file).map_err(|source| self.failed(source))?;
-            }
-            self.input = Some(input);
+    /// The same, without what rotation has made of the file before.
+    pub(super) fn beginning_today(mut self) -> Self {
+        if let Some(tail) = &mut self.tail {
+            tail.from_oldest = false;
         }
-        Ok(())
+        self
+    }
+
+    /// The same for a file that may expand to more than others.
+    pub(super) fn expanding_to(self, expanded_max: Option<u64>) -> Self {
+        LinePartition { expanded_max, ..self }
+    }
+
+    /// Opens the file, where the partition stands; answers whether it is there. It may have changed since `go_to`, in
+    /// the same run.
+    fn open(&mut self) -> Result<bool, SourceError> {
+        if self.input.is_some() {
+            return Ok(true);
+        }
+        let input = match &mut self.tail {
+            Some(tail) => match tail.open().map_err(|source| no_input(&self.name, source))? {
+                Some(file) => Input::File(file),
+                None => return Ok(false),
+            },
+            None => Input::open(&self.name, self.expanded_max).map_err(|source| no_input(&self.name, source))?,
+        };
+        if let Input::File(file) = &input {
+            self.read_bytes = self.seek(file).map_err(|source| self.failed(source))?;
+        }
+        self.input = Some(input);
+        Ok(true)
     }
 
     /// Goes to where the partition stands; answers how much is worth reading at a time.
@@ -169,7 +150,9 @@ impl<F: LineFormat> LinePartition<F> {
 
     /// Reads more behind `filled`.
     fn fill(&mut self) -> Result<Found, SourceError> {
-        self.open()?;
+        if self.tail.as_ref().is_some_and(|tail| tail.rests()) || !self.open()? {
+            return Ok(Found::Nothing);
+        }
         self.make_room();
         let input = self.input.as_mut().expect("it was opened above");
         let found = match input.read(&mut self.buffer[self.filled..]) {
@@ -177,6 +160,10 @@ impl<F: LineFormat> LinePartition<F> {
             Err(source) => return Err(self.failed(source)),
         };
         match found {
+            Found::Bytes(_) if self.tail.as_mut().is_some_and(|tail| tail.woke()) && !self.is_same()? => {
+                // It was cut since the last look, and has grown: what was read now is from the midst of something else.
+                return self.follow(|tail, _, read, bytes| tail.cut(read, bytes));
+            }
             Found::Bytes(bytes) => {
                 self.filled += bytes;
                 if self.filled == self.buffer.len() {
@@ -184,9 +171,62 @@ impl<F: LineFormat> LinePartition<F> {
                 }
             }
             Found::Nothing => {}
+            Found::End if self.tail.is_some() => return self.follow(Tail::at_end),
             Found::End => self.end()?,
         }
         Ok(found)
+    }
+
+    /// Bytes of the file that have been read, and the last of them.
+    fn read_so_far(&self) -> (u64, &[u8]) {
+        let read = self.offset + (self.filled - self.next) as u64;
+        (read, &self.buffer[self.filled.saturating_sub(TAIL_BYTES)..self.filled])
+    }
+
+    /// Whether the followed file still has what was read of it.
+    fn is_same(&self) -> Result<bool, SourceError> {
+        let (read, tail) = self.read_so_far();
+        match &self.input {
+            Some(Input::File(file)) => ends_like(file, read, tail).map_err(|source| self.failed(source)),
+            _ => Ok(true),
+        }
+    }
+
+    /// At the end of what is followed: where it goes on.
+    fn follow(
+        &mut self,
+        look: impl FnOnce(&mut Tail, &File, u64, &[u8]) -> io::Result<Next>,
+    ) -> Result<Found, SourceError> {
+        let (Some(mut tail), Some(Input::File(file))) = (self.tail.take(), self.input.take()) else {
+            return Ok(Found::End);
+        };
+        let (read, bytes) = self.read_so_far();
+        let next = look(&mut tail, &file, read, bytes);
+        self.tail = Some(tail);
+        self.input = Some(Input::File(file));
+        match next.map_err(|source| self.failed(source))? {
+            Next::Wait => return Ok(Found::Nothing),
+            Next::Read => {}
+            Next::Same(other) => {
+                (&other).seek(SeekFrom::Start(read)).map_err(|source| self.failed(source))?;
+                self.input = Some(Input::File(other));
+            }
+            Next::Other(other) => self.successor = Some(other),
+        }
+        Ok(Found::Bytes(0))
+    }
+
+    /// The followed file is over, and so is its last line: from here on the next one is read.
+    fn switch_to(&mut self, successor: File) -> Result<(), SourceError> {
+        if let Some(tail) = &mut self.tail {
+            let now = tail.is_now(&successor);
+            now.map_err(|source| self.failed(source))?;
+        }
+        let fresh = LinePartition::new(&self.name, self.format.clone(), self.line_bytes_max);
+        let old = std::mem::replace(self, fresh);
+        (self.tail, self.input) = (old.tail, Some(Input::File(successor)));
+        self.format.begin();
+        Ok(())
     }
 
     /// Keeps the tail and what is to be read, at the front, and room behind it.
@@ -234,10 +274,12 @@ impl<F: LineFormat> LinePartition<F> {
     /// Goes on to `to` in the buffer, which is the start of a line or `within` one.
     fn advance(&mut self, to: usize, within: Within) {
         self.offset += (to - self.next) as u64;
-        (self.next, self.searched, self.within) = (to, to, within);
-        if within == Within::Between {
+        if F::MULTILINE {
+            self.line += memchr::memchr_iter(b'\n', &self.buffer[self.next..to]).count() as u64;
+        } else if within == Within::Between {
             self.line += 1;
         }
+        (self.next, self.searched, self.within) = (to, to, within);
     }
 
     /// What stands in a range of the buffer that starts at `next`, without byte order mark and CR.
@@ -270,6 +312,12 @@ impl<F: LineFormat> LinePartition<F> {
             "continues a line that an earlier run took for a whole one".to_owned()
         } else if stop - self.next > self.line_bytes_max {
             self.over_long()
+        } else if self.header_due {
+            let line = &self.buffer[content.clone()];
+            (self.header_hash, self.header_due) = (Some(xxh3_64(line)), false);
+            self.unfit = self.format.header(line).err();
+            self.advance(after, if whole { Within::Between } else { Within::Read });
+            return Ok(());
         } else {
             match self.format.parse(&self.buffer[content.clone()]) {
                 Ok(item) => {
@@ -296,9 +344,17 @@ impl<F: LineFormat> LinePartition<F> {
     fn lines(&mut self, batch: &mut Vec<F::Item>, records: usize) -> Result<Polled, Bad> {
         let enough = batch.len() + records;
         let mut futile = 0;
-        while batch.len() < enough {
-            if let Some(found) = memchr::memchr(b'\n', &self.buffer[self.searched..self.filled]) {
+        while batch.len() < enough || self.header_due {
+            let new = &self.buffer[self.searched..self.filled];
+            // What is left of a line that was given up ends with the next newline, whatever it was.
+            let skipped = self.within == Within::Skipped;
+            let end = if skipped { memchr::memchr(b'\n', new) } else { self.format.end_in(new) };
+            if let Some(found) = end {
                 self.take(self.searched + found, true, batch)?;
+                if let Some(reason) = &self.unfit {
+                    let text = format!("{} cannot be read with its header: {}", self.name, printable(reason));
+                    return Ok(Polled::Failed(SourceError::Unfit(text)));
+                }
                 continue;
             }
             self.searched = self.filled;
@@ -306,6 +362,18 @@ impl<F: LineFormat> LinePartition<F> {
                 self.advance(self.filled, Within::Skipped);
             } else if self.filled - self.next > self.line_bytes_max {
                 return Err(self.bad(self.next..self.filled, self.over_long(), None));
+            }
+            if let Some(successor) = self.successor.take() {
+                if self.next < self.filled
+                    && let Err(bad) = self.take(self.filled, false, batch)
+                {
+                    self.successor = Some(successor);
+                    return Err(bad);
+                }
+                if let Err(error) = self.switch_to(successor) {
+                    return Ok(Polled::Failed(error));
+                }
+                continue;
             }
             if self.ended {
                 if self.next < self.filled {
@@ -354,12 +422,13 @@ impl<F: LineFormat> Partition for LinePartition<F> {
             Some(Bad { newline: None, .. }) => self.advance(self.filled, Within::Skipped),
             None => {}
         }
+        self.format.begin();
     }
 
     fn raw(&self) -> Option<Raw> {
         let bad = self.bad.as_ref()?;
         let bytes = self.buffer[self.next..bad.newline.unwrap_or(self.filled)].to_vec();
-        Some(Raw { bytes, whole: bad.newline.is_some() || self.ended })
+        Some(Raw { bytes, whole: bad.newline.is_some() || self.ended || self.successor.is_some() })
     }
 
     fn position(&mut self) -> Result<LinePosition, SourceError> {
@@ -370,6 +439,8 @@ impl<F: LineFormat> Partition for LinePartition<F> {
             within: self.within,
             tail_bytes: u32::try_from(tail.len()).expect("a tail has at most 4096 bytes"),
             tail_hash: xxh3_64(tail),
+            header_hash: self.header_hash,
+            file: self.tail.as_ref().and_then(|tail| tail.id),
         })
     }
 

@@ -252,7 +252,14 @@ fn a_file_that_changes_under_the_reader_fails_and_is_never_read_wrongly() {
     };
     assert!(failed.contains("shorter while it was read"), "{failed}");
 
-    let at = LinePosition { offset: 2, line: 1, tail_bytes: 2, tail_hash: xxh3_64(b"a\n"), within: Within::Between };
+    let at = LinePosition {
+        offset: 2,
+        line: 1,
+        tail_bytes: 2,
+        tail_hash: xxh3_64(b"a\n"),
+        within: Within::Between,
+        ..LinePosition::default()
+    };
     let mut replaced = input.resume(at);
     fs::write(&input.path, "b\nc\n").unwrap();
     assert!(matches!(replaced.poll(&mut batch, 1), Polled::Failed(_)), "replaced between start and first read");

@@ -1,0 +1,86 @@
+//! How bytes become lines, and lines items; and where between them a file may be left and found again.
+
+use crate::data::Data;
+use serde::{Deserialize, Serialize};
+
+/// How a line becomes an item.
+pub trait LineFormat: Clone + 'static {
+    /// The item.
+    type Item: Data;
+
+    /// Reads one line, which comes without its end and is not blank.
+    ///
+    /// # Errors
+    /// Why it is a bad record, in a few words: `not JSON`.
+    fn parse(&mut self, line: &[u8]) -> Result<Self::Item, String>;
+
+    /// Whether the line counts as blank: no record and no mistake. By default only an empty one.
+    fn is_blank(&self, line: &[u8]) -> bool {
+        line.is_empty()
+    }
+
+    /// Whether a record may have newlines in it.
+    const MULTILINE: bool = false;
+
+    /// Where in `bytes` the newline is that ends the record: bytes that follow those of the last call, which had none.
+    fn end_in(&mut self, bytes: &[u8]) -> Option<usize> {
+        memchr::memchr(b'\n', bytes)
+    }
+
+    /// What was looked at last is given up: the next bytes are those of another record.
+    fn begin(&mut self) {}
+
+    /// Whether the first record of a file is no item, but says how to read the others.
+    fn has_header(&self) -> bool {
+        false
+    }
+
+    /// Takes the first record of the file that is about to be read, also where it is read on from its midst.
+    ///
+    /// # Errors
+    /// Why the file cannot be read with it.
+    fn header(&mut self, _line: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Where a file has been read up to, and what stood right before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinePosition {
+    /// Bytes read.
+    pub(super) offset: u64,
+    /// Lines before the one that comes next, or that is being read.
+    pub(super) line: u64,
+    /// Whether the offset is inside a line.
+    pub(super) within: Within,
+    /// How many bytes before the offset are in `tail_hash`: 4096, or all there are.
+    pub(super) tail_bytes: u32,
+    /// Their xxh3.
+    pub(super) tail_hash: u64,
+    /// The xxh3 of the header, where the format has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) header_hash: Option<u64>,
+    /// Which file it was, where one is followed: a hint after a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<FileId>,
+}
+
+/// A file as its file system knows it. Numbers are used again, so when it was made belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileId {
+    pub(super) inode: u64,
+    /// Nanoseconds since 1970, where the file system tells; 0 where not.
+    pub(super) born: u64,
+}
+
+/// Whether a position is inside a line, and what has become of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Within {
+    /// At the start of a line.
+    #[default]
+    Between,
+    /// Its beginning was the last line of the file then, and a whole record: nothing may follow but its end.
+    Read,
+    /// It is bad and was skipped: the rest of it is no record of its own.
+    Skipped,
+}
