@@ -3,7 +3,7 @@
 //! Reads lines `KEY NUMBER`; each becomes a row with its place among those of its key. Other lines are set aside.
 
 use highwater::prelude::*;
-use highwater::sink::Csv;
+use highwater::source::Csv;
 use highwater_sqlite::SqliteSink;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

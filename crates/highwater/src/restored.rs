@@ -42,9 +42,15 @@ impl PackedRows {
         self.rows
     }
 
-    /// A part of all that is packed: where a row, or something in it, was seen by an earlier look.
-    pub(crate) fn part(&self, start: usize, bytes: usize) -> &[u8] {
-        &self.bytes[start..start + bytes]
+    /// A part of all that is packed: where a row, or something in it, was seen by an earlier look. No row lies in two blocks.
+    pub(crate) fn part(&self, mut start: usize, bytes: usize) -> &[u8] {
+        for block in &self.blocks {
+            if start < block.bytes.len() {
+                return &block.bytes[start..start + bytes];
+            }
+            start -= block.bytes.len();
+        }
+        &[]
     }
 
     /// Key and value of every row.

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn rows_of<T: Serialize>(items: Vec<T>) -> (String, Vec<Result<String, String>>) {
-        let mut csv = Csv::default();
+        let mut csv = CsvRows::default();
         let mut one = |item| {
             let mut line = Vec::new();
             let encoded = Content::<T>::encode(&mut csv, item, &mut line).map_err(|error| error.to_string());
