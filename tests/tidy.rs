@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 /// from beside it within its own module. ARCHITECTURE.md draws the same.
 const FLOORS: [&[&str]; 11] = [
     &["data", "policy", "time"],
-    &["clock", "codec", "error", "shape"],
+    &["clock", "codec", "error", "meter", "shape"],
     &["evolution", "letter", "restored", "route", "shared", "stash"],
     &["cluster", "guard", "listing", "snapshot"],
     &["graph"],
     &["recovery", "stream"],
     &["source"],
     &["operator"],
-    &["sink", "flow"],
+    &["sink", "flow", "status"],
     &["run"],
     &["testing", "prelude", "lib"],
 ];

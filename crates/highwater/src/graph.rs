@@ -4,6 +4,7 @@ use crate::error::{BuildError, RunError};
 use crate::evolution::Evolution;
 use crate::letter::Letter;
 use crate::listing::Listing;
+use crate::meter::Meter;
 use crate::policy::OnError;
 use crate::restored::{PackedRows, RestoredPositions, RestoredStates};
 use crate::route::Router;
@@ -73,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) dead_letters: Option<PathBuf>,
     /// Dead letters, mended, that are fed in again.
     pub(crate) retry: Option<PathBuf>,
+    /// The flow is only written down: nothing may be listed, opened or locked.
+    pub(crate) sketch: bool,
 }
 
 /// The step that writes dead letters.
@@ -226,6 +229,11 @@ impl<'s> Graph<'s> {
         let index = u16::try_from(declared.steps.len()).expect("a flow of 65,536 steps is refused by memory first");
         declared.steps.push((owned(), kind));
         StepIndex(index)
+    }
+
+    /// What counts for a step on this worker.
+    pub(crate) fn meter(&self, step: &str, kind: &'static str) -> Meter {
+        self.shared.meters.meter(step, kind, self.worker)
     }
 
     /// The error policy of a step that can refuse something, as it stands when the flow is built.

@@ -43,6 +43,7 @@ pub mod prelude;
 pub mod run;
 pub mod sink;
 pub mod source;
+pub mod status;
 pub mod testing;
 
 mod clock;
@@ -55,6 +56,7 @@ mod graph;
 mod guard;
 mod letter;
 mod listing;
+mod meter;
 mod policy;
 mod recovery;
 mod restored;

@@ -5,6 +5,7 @@
 
 use crate::clock::{EpochClock, now};
 use crate::error::{BadRecord, Kept, Place, RunError, SinkError, SourceError, SourceRange, StepFailure};
+use crate::meter::Meters;
 use crate::policy::OnError;
 use highwater_store::{Epoch, Execution, StoreError};
 use std::collections::BTreeMap;
@@ -80,6 +81,8 @@ pub(crate) struct Totals {
     pub(crate) rows: AtomicU64,
     pub(crate) row_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
+    /// How long those took.
+    pub(crate) sync_us: AtomicU64,
 }
 
 impl Totals {
@@ -133,6 +136,9 @@ pub(crate) struct Shared {
     pub(crate) on_error: OnError,
     pub(crate) recovery: bool,
     pub(crate) totals: Totals,
+    /// What steps have counted.
+    pub(crate) meters: Meters,
+    frontier: AtomicU64,
     committed: AtomicU64,
     /// What other processes have seen committed, where that is later.
     committed_elsewhere: AtomicU64,
@@ -163,6 +169,8 @@ impl Shared {
             on_error,
             recovery,
             totals: Totals::default(),
+            meters: Meters::default(),
+            frontier: AtomicU64::new(resume.next().0),
             committed: AtomicU64::new(resume.0),
             committed_elsewhere: AtomicU64::new(0),
             stored: AtomicU64::new(resume.0),
@@ -215,6 +223,18 @@ impl Shared {
     /// The last epoch that any process has seen committed.
     pub(crate) fn committed_anywhere(&self) -> Epoch {
         self.committed().max(Epoch(self.committed_elsewhere.load(SeqCst)))
+    }
+
+    /// A worker has seen that everything before `epoch` is worked off, everywhere.
+    pub(crate) fn note_frontier(&self, epoch: Epoch) {
+        if self.frontier.load(Relaxed) < epoch.0 {
+            self.frontier.fetch_max(epoch.0, Relaxed);
+        }
+    }
+
+    /// Everything before this epoch is worked off, as far as any worker here has seen.
+    pub(crate) fn frontier(&self) -> Epoch {
+        Epoch(self.frontier.load(Relaxed))
     }
 
     /// A shard has been told that everything up to `epoch` is complete.

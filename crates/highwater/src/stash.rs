@@ -28,11 +28,12 @@ pub(crate) struct Stashed<T> {
 /// Items that wait, by epoch.
 pub(crate) struct Stash<T> {
     epochs: BTreeMap<Epoch, Stashed<T>>,
+    items: usize,
 }
 
 impl<T> Default for Stash<T> {
     fn default() -> Self {
-        Stash { epochs: BTreeMap::new() }
+        Stash { epochs: BTreeMap::new(), items: 0 }
     }
 }
 
@@ -47,6 +48,7 @@ impl<T> Stash<T> {
         rows: impl FnOnce() -> Capability<Time>,
         batch: Vec<T>,
     ) {
+        self.items += batch.len();
         match self.epochs.entry(epoch) {
             std::collections::btree_map::Entry::Occupied(mut entry) => {
                 let stashed = entry.get_mut();
@@ -65,6 +67,16 @@ impl<T> Stash<T> {
     /// the frontier, `None` if it is empty.
     pub(crate) fn take_open(&mut self, frontier: Option<Epoch>) -> Option<(Epoch, Stashed<T>)> {
         let first = self.epochs.first_entry()?;
-        frontier.is_none_or(|frontier| *first.key() <= frontier).then(|| first.remove_entry())
+        if frontier.is_some_and(|frontier| frontier < *first.key()) {
+            return None;
+        }
+        let (epoch, stashed) = first.remove_entry();
+        self.items -= stashed.batches.iter().map(|(_, batch)| batch.len()).sum::<usize>();
+        Some((epoch, stashed))
+    }
+
+    /// How many items wait.
+    pub(crate) fn items(&self) -> usize {
+        self.items
     }
 }

@@ -21,5 +21,6 @@ pub(crate) use data::{DataStream, data_streams};
 pub(crate) use fabric::{Fabric, Wait};
 pub(crate) use handshake::Identity;
 pub(crate) use join::{NotJoined, join};
+pub(crate) use key::Key;
 pub use member::Cluster;
 pub(crate) use message::{Begin, Built, Ended, Fault, Go, Message, RestoredRow};

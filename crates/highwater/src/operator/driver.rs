@@ -10,6 +10,7 @@ use crate::error::{StepFailure, excerpt};
 use crate::graph::{Graph, StepKind};
 use crate::guard::report;
 use crate::letter::{Content, Letter};
+use crate::meter::Meter;
 use crate::operator::beginning::{Beginning, First};
 use crate::operator::counter::Counter;
 use crate::operator::keys::Keys;
@@ -50,8 +51,11 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     let index = graph.declare(step, StepKind::State);
     let skipped = can_fail::<L::Error>().then(|| Counter::new(&graph, &format!("{step}#skipped")));
     let Beginning { keys, codec, first } = Beginning::of(&graph, step);
+    let meter = graph.meter(step, "state");
+    meter.has_keys(keys.len());
     let running = Running { keys, logic, skipped };
     let driver = Driver {
+        meter,
         policy: if can_fail::<L::Error>() { graph.policy(step) } else { Rc::default() },
         letters: None,
         graph_worker: graph.worker,
@@ -132,6 +136,7 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
                     stash.push(time.epoch(), retain(ITEMS), retain(DONE), || retain(ROWS), std::mem::take(batch));
                 }
             });
+            driver.meter.has_stashed(stash.items());
             outbox.flush(&mut output);
             if driver.snapshot.is_some() {
                 activator.activate();
@@ -160,6 +165,7 @@ struct Env<'a> {
 
 struct Driver<K: Key, V: Data, L: Logic<K, V>> {
     graph_worker: usize,
+    meter: Meter,
     step: String,
     policy: Rc<Cell<OnError>>,
     letters: Option<Output<Letter>>,
@@ -194,6 +200,8 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         if self.rows_held.is_none() {
             self.rows_held = Some((epoch, rows()));
         }
+        self.meter.came(batch.len());
+        let before = out.len();
         out.reserve(batch.len());
         let mut emitted = Vec::new();
         let mut current = None;
@@ -202,7 +210,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         let keep_item = can_fail::<L::Error>();
         let on_error = self.policy.get();
         let keep_state = keep_item && on_error != OnError::Fail;
-        let mut aside = Vec::new();
+        let (mut aside, mut skips) = (Vec::new(), 0);
         let mut failure = None;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             for (key, value) in batch.drain(..) {
@@ -260,6 +268,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                         } else if keep_state {
                             let skipped = skipped.as_mut().expect("a logic that can fail has a counter");
                             skipped.add(epoch);
+                            skips += 1;
                             skip_logged(env, &self.step, &key, epoch, &error.into(), item.as_deref());
                         } else {
                             failure = Some((epoch, format!("{key:?}"), item, error.into()));
@@ -270,6 +279,10 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
             }
         }));
         batch.clear();
+        self.meter.went(out.len() - before);
+        self.meter.skipped(skips);
+        self.meter.set_aside(aside.len());
+        self.meter.has_keys(self.running.keys.len());
         if let (false, Some(letters)) = (aside.is_empty(), &mut self.letters) {
             letters.activate().session(&rows()).give_container(&mut aside);
         }

@@ -49,6 +49,7 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
     let mut letters = Output::<Letter>::from(letters);
     let (shared, rows, worker) = (graph.shared.clone(), graph.rows.clone(), graph.worker);
     let policy = graph.policy(&step);
+    let meter = graph.meter(&step, "checked");
     builder.build(move |_capabilities| {
         let mut held: Vec<Capability<Time>> = Vec::new();
         let mut counted: Vec<(Epoch, Capability<Time>)> = Vec::new();
@@ -61,6 +62,8 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
                     return;
                 }
                 let done = outbox.at(&capability.delayed(&time, ITEMS), 1, &mut output);
+                let came = batch.len();
+                meter.came(came);
                 let mut skips = 0;
                 let (mut aside, on_error) = (Vec::new(), policy.get());
                 let ran = guarded(&shared, &step, worker, epoch, || {
@@ -99,6 +102,10 @@ pub(crate) fn fallible<'s, T: Data, U: 'static>(
                     }
                     Ran::Whole
                 });
+                // Of a batch that failed in its midst nobody asks any more.
+                meter.skipped(skips);
+                meter.set_aside(aside.len());
+                meter.went(came.saturating_sub(skips + aside.len()));
                 for _ in 0..skips {
                     counter.add(epoch);
                 }

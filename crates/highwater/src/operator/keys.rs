@@ -122,6 +122,11 @@ impl<K: Key, S: State> Keys<K, S> {
         }
     }
 
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
     /// The hash of a key in this table, and nowhere else.
     pub(crate) fn hash(&self, key: &K) -> u64 {
         self.hasher.hash_one(key)

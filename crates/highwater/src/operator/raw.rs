@@ -92,6 +92,7 @@ impl<'s> RawFlow<'s> {
     ) -> Stream<'s, T> {
         let step = &*self.graph.full(step);
         let index = self.graph.declare(step, StepKind::State);
+        self.graph.meter(step, "raw");
         let begun = self.begin::<K, S>(step).unwrap_or_else(|error| {
             self.graph.refuse(error);
             Begun::default()

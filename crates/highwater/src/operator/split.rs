@@ -26,7 +26,7 @@ pub(crate) fn split<'s, T: 'static, A: 'static, B: 'static>(
     let mut first = OutputBuilder::<Time, CapacityContainerBuilder<Vec<A>>>::from(first);
     let (second, second_stream) = builder.new_output();
     let mut second = OutputBuilder::<Time, CapacityContainerBuilder<Vec<B>>>::from(second);
-    let (shared, worker) = (graph.shared.clone(), graph.worker);
+    let (shared, worker, meter) = (graph.shared.clone(), graph.worker, graph.meter(&name, "map"));
     builder.build(move |_capabilities| {
         // After a panic: capabilities of its epoch, which must not commit.
         let mut held = Vec::new();
@@ -39,8 +39,10 @@ pub(crate) fn split<'s, T: 'static, A: 'static, B: 'static>(
                 }
                 let time = *capability.least().expect("items have a time");
                 let batch = std::mem::take(batch);
+                meter.came(batch.len());
                 match guarded(&shared, &name, worker, time.epoch(), || logic(batch, &mut ones, &mut others)) {
                     Some(()) => {
+                        meter.went(ones.len() + others.len());
                         if !ones.is_empty() {
                             first.session(&capability.delayed(&time, 0)).give_container(&mut ones);
                         }

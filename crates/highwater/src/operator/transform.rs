@@ -38,7 +38,7 @@ pub(crate) fn transform_by<'s, T: 'static, U: 'static>(
     let mut input = builder.new_input(items, pact);
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<Time, CapacityContainerBuilder<Vec<U>>>::from(output);
-    let (shared, worker) = (graph.shared.clone(), graph.worker);
+    let (shared, worker, meter) = (graph.shared.clone(), graph.worker, graph.meter(&name, "map"));
     builder.build(move |_capabilities| {
         let mut held = None;
         move |_frontiers| {
@@ -49,8 +49,12 @@ pub(crate) fn transform_by<'s, T: 'static, U: 'static>(
                 }
                 let epoch = capability.least().expect("items have a time").epoch();
                 let batch = std::mem::take(batch);
+                meter.came(batch.len());
                 match guarded(&shared, &name, worker, epoch, || logic(batch)) {
-                    Some(mut done) if !done.is_empty() => output.session(&capability).give_container(&mut done),
+                    Some(mut done) if !done.is_empty() => {
+                        meter.went(done.len());
+                        output.session(&capability).give_container(&mut done);
+                    }
                     Some(_) => {}
                     // Its epoch must not commit: the items that the panic swallowed were part of it.
                     None => held = capability.retain_least(0),

@@ -5,6 +5,7 @@
 //! is committed: durable at every shard. Workers never touch the store, and never wait for it. The
 //! thread appends every epoch that waits and makes them durable with one sync.
 
+use crate::clock::now;
 use crate::graph::{Change, Graph, Signal};
 use crate::shared::{Cause, Shared};
 use crate::snapshot::SnapshotRows;
@@ -162,7 +163,7 @@ impl WriterEnd {
 
     /// Appends all that waits, makes it durable with one sync, and says so.
     fn store(&self, shard: &mut Shard, next: &mut Epoch, messages: Vec<ToShard>) -> Result<(), StoreError> {
-        let totals = &self.shared.totals;
+        let (totals, begun) = (&self.shared.totals, now());
         let mut spent = Vec::new();
         let mut closed = false;
         let mut last = None;
@@ -185,6 +186,9 @@ impl WriterEnd {
         }
         shard.sync()?;
         totals.syncs.fetch_add(1, Relaxed);
+        let took = begun.elapsed();
+        totals.sync_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        metrics::histogram!("highwater_sync_seconds").record(took);
         // The operator may be gone: the run ends.
         let tell = |message| drop(self.to.send(message));
         spent.into_iter().for_each(|rows| tell(FromShard::Spent(rows)));

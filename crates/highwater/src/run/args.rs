@@ -6,8 +6,10 @@
 
 use crate::policy::OnError;
 use crate::run::config::{Config, program_name};
+use crate::run::exporter::MetricsArgs;
 use crate::run::fleet::{Fleet, FleetArgs};
 use crate::run::log::{LogFormat, LogOptions};
+use crate::run::sketch::Format;
 use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
@@ -113,6 +115,13 @@ struct EngineArgs {
     quiet: bool,
 
     #[command(flatten)]
+    metrics: MetricsArgs,
+
+    /// Only write down the steps of the flow: what `graph` before all else stands for
+    #[arg(long = "sketch", hide = true, value_enum)]
+    sketch: Option<Format>,
+
+    #[command(flatten)]
     fleet: FleetArgs,
 }
 
@@ -146,8 +155,21 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
         // A run like any other, with one more input.
         argv.splice(1..3, ["--retry".into()]);
     }
+    let sketches = argv.get(1).is_some_and(|word| word == "graph");
+    if sketches {
+        // The flow is not run, but it is written down with the program's own options.
+        let (words, format) = match argv.get(2).and_then(|word| word.to_str()) {
+            Some("--json") => (2, "--sketch=json"),
+            Some("--mermaid") => (2, "--sketch=mermaid"),
+            _ => (1, "--sketch=mermaid"),
+        };
+        argv.splice(1..1 + words, [format.into()]);
+    }
     let name = program_name(Path::new(argv.first().map_or("".as_ref(), OsString::as_os_str)));
     let mut command = command::<O>(&name)?;
+    if sketches {
+        command = command.mut_args(|arg| arg.required(false));
+    }
     let mut read = || {
         let matches = command.try_get_matches_from_mut(&argv)?;
         Ok((O::from_arg_matches(&matches)?, EngineArgs::from_arg_matches(&matches)?))
@@ -159,6 +181,7 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
         match &fleet {
             Fleet::Run(cluster) => config.cluster = cluster.clone(),
             Fleet::Launch { processes: all, .. } => processes = *all,
+            Fleet::Sketch(_) => {}
         }
         config.check_for(processes).map(|()| (config, fleet))
     });
@@ -170,7 +193,10 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
 
 impl EngineArgs {
     fn into_config(self, flow: String) -> Result<(Config, Fleet), String> {
-        let fleet = self.fleet.fleet()?;
+        let fleet = match self.sketch {
+            Some(format) => Fleet::Sketch(format),
+            None => self.fleet.fleet()?,
+        };
         let config = Config {
             workers: self.workers,
             recovery: self.recovery,
@@ -189,6 +215,7 @@ impl EngineArgs {
             accept_shapes: self.accept_shape,
             rename_steps: self.rename_step,
             rewind_sinks: self.rewind_sink,
+            exporter: self.metrics.exporter()?,
             ..Config::new(flow)
         };
         Ok((config, fleet))

@@ -3,8 +3,11 @@
 //! A value that cannot work is refused by `Config::check`, before anything is opened. What a
 //! store fixed when it was made (backend, key groups) is only a wish here: the store knows better.
 
+use super::exporter::Exporter;
 use crate::cluster::Cluster;
+use crate::graph::Settings;
 use crate::policy::OnError;
+use crate::status::StatusHandle;
 use highwater_store::Backend;
 use highwater_store::faulty::FaultyDisk;
 use std::path::{Path, PathBuf};
@@ -82,6 +85,10 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// Stops the run; clone it before the run begins.
     pub stop: StopHandle,
+    /// Where metrics are served: by a program, never by [`run`](crate::run()).
+    pub(crate) exporter: Option<Exporter>,
+    /// Tells how the run is getting on; clone it before the run begins.
+    pub status: StatusHandle,
 }
 
 impl Default for Config {
@@ -116,6 +123,23 @@ impl Config {
             faulty: None,
             cluster: None,
             stop: StopHandle::default(),
+            exporter: None,
+            status: StatusHandle::default(),
+        }
+    }
+
+    /// What steps must know of it.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            flow: self.flow.clone(),
+            line_bytes_max: self.line_bytes_max,
+            state_bytes_max: self.state_bytes_max,
+            accept_new_input: self.accept_new_input,
+            rewind_sinks: self.rewind_sinks.clone(),
+            accept_shapes: self.accept_shapes.clone(),
+            dead_letters: self.dead_letters.clone(),
+            retry: self.retry.clone(),
+            sketch: false,
         }
     }
 

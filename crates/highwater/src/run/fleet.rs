@@ -1,5 +1,6 @@
 //! The options that make one program a cluster, and what they ask of this process: run, or start others that do.
 
+use super::sketch::Format;
 use crate::cluster::Cluster;
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -60,6 +61,8 @@ pub(crate) enum Fleet {
         /// How often again.
         restarts: u32,
     },
+    /// Only write down the steps of the flow.
+    Sketch(Format),
 }
 
 /// Who has started this process, if highwater has.

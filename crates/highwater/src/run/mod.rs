@@ -4,12 +4,15 @@ mod args;
 mod config;
 mod crew;
 mod dirs;
+mod exporter;
 mod fleet;
 mod gate;
 mod launch;
 mod log;
 mod program;
+mod publish;
 mod report;
+mod sketch;
 mod worker;
 
 pub use crate::cluster::Cluster;
@@ -20,16 +23,18 @@ pub use program::main;
 use crate::data::StepError;
 use crate::error::{BuildError, RunError};
 use crate::flow::Flow;
-use crate::graph::{Listings, Settings, StepKind};
+use crate::graph::{Listings, StepKind};
 use crate::recovery::load::{at_once, load};
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::{RunId, Shared};
 use crate::source::check_letters;
+use crate::status::{Status, Watch};
 use crew::Crew;
 use dirs::{Dirs, are_own};
 use gate::{Gate, Go};
 use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreError, StoreGuard};
+use publish::Publisher;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -89,6 +94,8 @@ pub struct Summary {
     pub stopped: bool,
     /// Whether everything that was read is committed: false only if a stop took longer than it may.
     pub drained: bool,
+    /// How it stood at its end, step by step, in this process.
+    pub status: Status,
 }
 
 /// How a run is getting on.
@@ -180,6 +187,8 @@ where
     if let Some(crew) = crew {
         crew.drive(&shared);
     }
+    let status = Watch::new(&config.flow, config.workers, &shared);
+    config.status.watch(status.clone());
     let listings = Arc::new(Listings::default());
     let gate = Arc::new(Gate::new(config.workers));
     let parts = Parts {
@@ -187,23 +196,15 @@ where
         gate: gate.clone(),
         listings: listings.clone(),
         first_worker: crew.map_or(0, Crew::first_worker),
-        settings: Arc::new(Settings {
-            flow: config.flow.clone(),
-            line_bytes_max: config.line_bytes_max,
-            state_bytes_max: config.state_bytes_max,
-            accept_new_input: config.accept_new_input,
-            rewind_sinks: config.rewind_sinks.clone(),
-            accept_shapes: config.accept_shapes.clone(),
-            dead_letters: config.dead_letters.clone(),
-            retry: config.retry.clone(),
-        }),
+        settings: Arc::new(config.settings()),
         router,
         positions: Arc::new(positions),
         states: Mutex::new(states.into_iter().map(Some).collect()),
     };
     let build = move |flow: &Flow<'_>| build(flow, &options).into_result();
     let workers = Workers::spawn(config.workers, crew, parts, build)?;
-    let mut running = Running { config: &config, crew, shared: &shared, workers, guard: None, execution: None, dirs };
+    let mut running =
+        Running { config: &config, crew, shared: &shared, workers, guard: None, execution: None, dirs, status };
     if let Err(error) = running.start(&gate, &listings, store) {
         gate.refuse();
         running.give_up();
@@ -313,6 +314,7 @@ struct Running<'a> {
     execution: Option<Execution>,
     /// Recovery directories, where each process has its own.
     dirs: Option<Arc<Dirs>>,
+    status: Arc<Watch>,
 }
 
 impl Running<'_> {
@@ -397,6 +399,8 @@ impl Running<'_> {
     fn watch(&mut self, watch: &mut impl FnMut(Progress)) -> (bool, bool) {
         let mut stop_asked: Option<Instant> = None;
         let mut drained = true;
+        let mut publisher = Publisher::new();
+        self.status.has_execution(self.execution);
         while !self.workers.all_gone() && !self.shared.is_aborted() {
             std::thread::sleep(LOOK);
             let mut stop = self.config.stop.is_stopped();
@@ -426,6 +430,7 @@ impl Running<'_> {
             if let Err(error) = cleared {
                 self.shared.abort(Some(crate::shared::Cause::Store(error)));
             }
+            publisher.publish(&self.status);
             watch(Progress {
                 records: self.shared.totals.records.load(Relaxed),
                 epoch: self.shared.clock.epoch().0,
@@ -469,6 +474,9 @@ impl Running<'_> {
             // What is left are threads that move bytes to and from peers, who are through or lost.
             self.workers.abandon();
         }
+        self.status.has_ended();
+        let status = self.status.status();
+        publish::publish(&status);
         if let Some(error) = self.shared.take_error() {
             return Err(error);
         }
@@ -486,6 +494,7 @@ impl Running<'_> {
             latency_max: self.shared.latency_max(),
             stopped,
             drained,
+            status,
         })
     }
 }

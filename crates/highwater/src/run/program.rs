@@ -4,6 +4,7 @@ use super::args::parse;
 use super::fleet::{Child, Fleet};
 use super::launch::Launch;
 use super::report::{exit_code, print_failure, print_summary, progress};
+use super::sketch::sketch;
 use super::{BuildResult, Progress, StopHandle, run_watched};
 use crate::clock::now;
 use crate::flow::Flow;
@@ -12,6 +13,7 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
+use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,6 +67,20 @@ where
             ExitCode::from(74)
         });
     }
+    if let Fleet::Sketch(format) = fleet {
+        let build = move |flow: &Flow<'_>| build(flow, &options).into_result();
+        return match sketch(&config, build) {
+            // Nobody is left to be told when the reader has gone.
+            Ok(sketch) => {
+                let _ = std::io::stdout().write_all(sketch.text(format).as_bytes());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                print_failure(&error, &argv);
+                ExitCode::from(exit_code(&error))
+            }
+        };
+    }
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| record_or(info, &before)));
     let stopped_by = match stop_on_signals(config.stop.clone()) {
@@ -77,6 +93,9 @@ where
     let child = Child::of_this_process();
     if let Some(child) = &child {
         stop_without_parent(child.parent, config.stop.clone());
+    }
+    if let Some(exporter) = config.exporter.clone() {
+        exporter.start(child.as_ref().map_or(0, |child| child.process));
     }
     let leads = config.cluster.as_ref().is_none_or(|cluster| cluster.process == 0);
     let mut show = progress(log);

@@ -14,6 +14,7 @@ use crate::route::Router;
 use crate::shared::{Cause, Shared, lock};
 use crate::sink::dead_letters;
 use crate::snapshot::SnapshotRows;
+use crate::time::Time;
 use highwater_store::StepId;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +26,7 @@ use timely::WorkerConfig;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::{Hooks, WorkerGuards};
+use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::worker::Worker;
 
@@ -157,13 +159,15 @@ struct Ready {
     on_start: Vec<OnStart>,
     on_commit: Vec<OnCommit>,
     commit: Commit,
+    /// How far the whole flow has worked off its input.
+    processed: ProbeHandle<Time>,
     writer: Option<WriterEnd>,
     ids: Arc<OnceLock<Vec<StepId>>>,
 }
 
 impl Run<'_> {
     fn work(&self, worker: &mut Worker, build: &impl Fn(&Flow<'_>) -> Result<(), StepError>) {
-        let Ready { built, on_start, mut on_commit, commit, writer, ids } = self.build(worker, build);
+        let Ready { built, on_start, mut on_commit, commit, processed, writer, ids } = self.build(worker, build);
         let Some(go) = self.parts.gate.arrive(built) else {
             self.leave(worker);
             return;
@@ -182,6 +186,9 @@ impl Run<'_> {
             }
             if shared.is_aborted() || all || shared.has_failed_at_frontier() {
                 break;
+            }
+            if let Some(epoch) = processed.with_frontier(|frontier| frontier.first().map(|time| time.epoch())) {
+                shared.note_frontier(epoch);
             }
             worker.step_or_park(Some(PARK));
         }
@@ -230,7 +237,8 @@ impl Run<'_> {
             let declared = std::mem::take(&mut *graph.declared.borrow_mut());
             let Declared { steps, claims, errors, refusals, on_start, on_commit, .. } = declared;
             let built = Built { steps, claims, errors, refusals };
-            Ready { built, on_start, on_commit, commit, writer, ids }
+            let processed = graph.processed.clone();
+            Ready { built, on_start, on_commit, commit, processed, writer, ids }
         })
     }
 

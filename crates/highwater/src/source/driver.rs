@@ -9,6 +9,7 @@ use crate::error::{BadRecord, BuildError, SourceRange};
 use crate::graph::{Change, Graph, StepKind};
 use crate::guard::report;
 use crate::letter::{Content, Letter};
+use crate::meter::{Meter, Stand};
 use crate::policy::OnError;
 use crate::shared::{Cause, Shared};
 use crate::snapshot::StepIndex;
@@ -22,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -40,6 +41,10 @@ const IDLE_MAX: Duration = Duration::from_millis(20);
 /// The port of dead letters.
 const LETTERS: usize = 3;
 
+/// How often a source tells where its partitions stand, and of how many of them.
+const TELL: Duration = Duration::from_secs(1);
+const TOLD_MAX: usize = 100;
+
 /// Records in one message, at most: buffers of tens of kilobytes come and go cheaply, larger ones do not.
 const MESSAGE_RECORDS: usize = 512;
 
@@ -54,7 +59,11 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         graph.declared.borrow_mut().errors.push(BuildError::Step { step, reason });
     }
     let source = Rc::new(source);
-    let readers = Readers::begin(graph, step, &source).unwrap_or_else(|error| {
+    let readers = match graph.settings.sketch {
+        true => Ok(Readers::none(graph, step, &source)),
+        false => Readers::begin(graph, step, &source),
+    };
+    let readers = readers.unwrap_or_else(|error| {
         graph.refuse(error);
         Readers::none(graph, step, &source)
     });
@@ -79,6 +88,8 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         index,
         worker: graph.worker,
         shared: graph.shared.clone(),
+        meter: graph.meter(step, "source"),
+        tell_at: now(),
         policy,
         aside: Vec::new(),
         tells_ranges: graph.settings.dead_letters.is_some(),
@@ -173,6 +184,9 @@ struct Driver<S: Source> {
     index: StepIndex,
     worker: usize,
     shared: Arc<Shared>,
+    meter: Meter,
+    /// When to tell next where partitions stand.
+    tell_at: Instant,
     policy: Rc<Cell<OnError>>,
     /// Bad records of the turn, on their way to the dead letters.
     aside: Vec<Letter>,
@@ -242,6 +256,11 @@ impl<S: Source> Driver<S> {
                 }
                 self.idle = IDLE_MIN;
                 self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
+                self.meter.went(self.batch.len());
+                let to = self.readers.open[index].partition.place();
+                if to.line > 0 {
+                    self.meter.read(to.offset.saturating_sub(from.offset));
+                }
                 self.shared.clock.touch();
                 if self.readers.open[index].ended
                     && let Err(cause) = self.store(index)
@@ -267,6 +286,7 @@ impl<S: Source> Driver<S> {
             Err(failed) => return self.fail(0, self.cause(failed)),
         }
         self.idle = (self.idle * 2).min(IDLE_MAX);
+        self.tell(now());
         Turn::Later(self.idle)
     }
 
@@ -286,10 +306,12 @@ impl<S: Source> Driver<S> {
                 Polled::Bad(record) if self.policy.get() != OnError::Fail => {
                     if self.policy.get() == OnError::DeadLetter {
                         log_set_aside(&self.shared, &self.step, &record);
+                        self.meter.set_aside(1);
                         let raw = reader.partition.raw();
                         self.aside.push(Letter::of_record(&self.step, self.time.epoch(), &record, raw));
                     } else {
                         log_skip(&self.shared, &self.step, &record);
+                        self.meter.skipped(1);
                         reader.skipped += 1;
                     }
                     reader.partition.skip();
@@ -305,7 +327,10 @@ impl<S: Source> Driver<S> {
 
     /// The batch has its time; the next one gets a new tick, or a new epoch.
     fn mint(&mut self, records: usize) -> Turn {
-        self.in_flight.push(self.time, records, now());
+        let at = now();
+        self.in_flight.push(self.time, records, at);
+        self.meter.has_in_flight(self.in_flight.records());
+        self.tell(at);
         if self.shared.clock.is_per_record() {
             return self.close(Turn::Again);
         }
@@ -336,6 +361,9 @@ impl<S: Source> Driver<S> {
     }
 
     fn close_then_end(&mut self) -> Turn {
+        self.tell_at = now();
+        self.tell(self.tell_at);
+        self.meter.has_in_flight(0);
         self.close(Turn::End)
     }
 
@@ -359,6 +387,21 @@ impl<S: Source> Driver<S> {
             self.shared.clock.reach(self.time.epoch());
         }
         turn
+    }
+
+    /// Tells where partitions stand, if it is time to.
+    fn tell(&mut self, at: Instant) {
+        if at < self.tell_at {
+            return;
+        }
+        self.tell_at = at + TELL;
+        let (opened, ended) = self.readers.counts();
+        let open = self.readers.open.iter().filter(|reader| !reader.ended).take(TOLD_MAX);
+        let stand = |reader: &readers::Reader<S::Partition>| {
+            let crate::error::Place { line, offset } = reader.partition.place();
+            Stand { partition: reader.name.to_string(), line, offset, behind: reader.partition.behind() }
+        };
+        self.meter.stands(opened, ended, open.map(stand).collect());
     }
 
     /// Sends the position of a partition as a row of the open epoch.

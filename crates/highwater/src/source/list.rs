@@ -70,4 +70,8 @@ impl<T: Data> Partition for ListPartition<T> {
     fn place(&self) -> Place {
         Place { line: 0, offset: self.next as u64 }
     }
+
+    fn behind(&self) -> Option<u64> {
+        Some((self.items.len() - self.next) as u64)
+    }
 }

@@ -36,18 +36,29 @@ pub(super) struct InFlight {
     ticks: VecDeque<(Time, Instant, usize)>,
     records: usize,
     quickest: Quickest,
+    /// Records of those ticks.
+    sent: usize,
+    latency: metrics::Histogram,
     processed: ProbeHandle<Time>,
     shared: Arc<Shared>,
 }
 
 impl InFlight {
     pub(super) fn new(processed: ProbeHandle<Time>, shared: Arc<Shared>) -> Self {
-        InFlight { ticks: VecDeque::new(), records: 1, quickest: Quickest::default(), processed, shared }
+        let latency = metrics::histogram!("highwater_tick_seconds");
+        let quickest = Quickest::default();
+        InFlight { ticks: VecDeque::new(), records: 1, quickest, sent: 0, latency, processed, shared }
     }
 
     /// A batch of `records` was sent at `time`.
     pub(super) fn push(&mut self, time: Time, records: usize, at: Instant) {
         self.ticks.push_back((time, at, records));
+        self.sent += records;
+    }
+
+    /// Records on their way.
+    pub(super) fn records(&self) -> usize {
+        self.sent
     }
 
     /// How many records may be read now; `None` if too much is on its way.
@@ -63,6 +74,8 @@ impl InFlight {
                 let took = at.duration_since(*sent);
                 self.records = resized(self.records, *records, took, self.quickest.of(took));
                 self.shared.note_latency(took);
+                self.latency.record(took);
+                self.sent -= records;
                 self.ticks.pop_front();
             }
         }

@@ -97,6 +97,8 @@ pub(super) struct Readers<S: Source> {
     /// Sorted by hash.
     stored: Vec<RowAt>,
     pub(super) open: Vec<Reader<S::Partition>>,
+    /// Partitions that have ended and were let go.
+    gone: usize,
 }
 
 /// How often a worker asks whether another has found new partitions.
@@ -125,6 +127,7 @@ impl<S: Source> Readers<S> {
             restored: graph.positions.clone(),
             stored: Vec::new(),
             open: Vec::new(),
+            gone: 0,
         };
         let refused = |error| RunError::Source { step: step.to_owned(), error, kept: graph.shared.kept() };
         let listing = {
@@ -175,6 +178,7 @@ impl<S: Source> Readers<S> {
             restored: graph.positions.clone(),
             stored: Vec::new(),
             open: Vec::new(),
+            gone: 0,
         }
     }
 
@@ -332,8 +336,16 @@ impl<S: Source> Readers<S> {
             reader.ended && reader.moved_from.is_none() && reader.unacknowledged.is_empty()
         };
         if self.open.iter().any(done) {
+            let before = self.open.len();
             self.open.retain(|reader| !done(reader));
+            self.gone += before - self.open.len();
         }
+    }
+
+    /// Partitions that were opened so far, and those of them that have ended.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let ended = self.open.iter().filter(|reader| reader.ended).count();
+        (self.gone + self.open.len(), self.gone + ended)
     }
 
     /// Tells the partitions what is committed.

@@ -447,6 +447,13 @@ impl<F: LineFormat> Partition for LinePartition<F> {
     fn place(&self) -> Place {
         Place { line: self.line + 1, offset: self.offset }
     }
+
+    fn behind(&self) -> Option<u64> {
+        match &self.input {
+            Some(Input::File(file)) => Some(file.metadata().ok()?.len().saturating_sub(self.offset)),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
