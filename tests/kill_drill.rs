@@ -76,6 +76,15 @@ fn bad_records_are_skipped_once_across_kills() {
     drill("bad_records_are_skipped_once_across_kills", skip, Drill::live, |report| report.kills >= kills);
 }
 
+/// `HIGHWATER_DRILL_KILLS=300` for the long one.
+#[test]
+fn dead_letters_are_written_once_across_kills() {
+    let kills = drill::kills(40);
+    let flaws = Flaws::Bad { every: 300, payments: true };
+    let aside = Drill { flaws, on_error: "dead-letter", polite: 20, ..PLAIN };
+    drill("dead_letters_are_written_once_across_kills", aside, Drill::live, |report| report.kills >= kills);
+}
+
 #[test]
 fn a_bad_line_stops_it_there_and_edited_away_it_goes_on() {
     let stops = drill::kills(200) / 5;

@@ -6,6 +6,7 @@
 
 use super::feed::{Feed, Flaws};
 use super::journal::Mark;
+use super::letters::Letters;
 use super::moment::Moment;
 use super::program::{Build, Running, Start};
 use super::report::Report;
@@ -71,6 +72,8 @@ struct Life {
     output: Output,
     /// Lines, so far, that a run under `skip` has to skip.
     bad: u64,
+    /// What must be set aside under `dead-letter`.
+    letters: Letters,
     runs: u32,
     committed: bool,
     /// Lines a second at full pace, by interval, as measured.
@@ -118,7 +121,8 @@ impl Life {
         let feed = Feed::new(dir.path(), files, drill.flaws, rng.fork())?;
         let (oracle, output) = (Oracle::new(), Output::new());
         let rates = BACKLOG.map(|(_, least, _)| least as f64);
-        Ok(Life { drill, dir, rng, feed, oracle, output, bad: 0, runs: 0, committed: false, rates, settled: None })
+        let (letters, settled) = (Letters::default(), None);
+        Ok(Life { drill, dir, rng, feed, oracle, output, bad: 0, letters, runs: 0, committed: false, rates, settled })
     }
 
     fn strikes(
@@ -153,6 +157,7 @@ impl Life {
             let now = read(&self.path("out.jsonl"))?;
             self.output.check_prefix(&self.oracle, now).map_err(|wrong| format!("after {status}: {wrong}"))?;
             self.check_settled()?;
+            self.letters.check(&read(&self.path("letters"))?, false)?;
             self.learn(&start, self.output.lines().saturating_sub(lines_before), lasted);
             self.judge(status, signal, &running, report)?;
             self.committed |= running.journal.count(Mark::Committed) > 0;
@@ -247,6 +252,9 @@ impl Life {
             self.judge(status, Signal::KILL, &running, report)?;
             if status.success() {
                 self.check_skipped(&running)?;
+                if self.drill.on_error == "dead-letter" {
+                    self.letters.check(&read(&self.path("letters"))?, true)?;
+                }
                 break;
             }
         }
@@ -289,6 +297,9 @@ impl Life {
         command.args(self.feed.files()).arg("--output").arg(self.path("out.jsonl"));
         command.arg("-r").arg(self.path("store")).arg("-w").arg(start.workers.to_string());
         command.args(["-s", start.interval, "--on-error", self.drill.on_error, "--log-format", "json", "-vv"]);
+        if self.drill.on_error == "dead-letter" {
+            command.arg("--dead-letter").arg(self.path("letters"));
+        }
         fs::write(self.path(&format!("run-{}.command", self.runs)), format!("{command:?}"))?;
         Running::start(&mut command, &self.path(&format!("run-{}.log", self.runs)), start.pace)
     }
@@ -302,7 +313,13 @@ impl Life {
         let backlog = (self.oracle.lines_due() - self.output.lines()) as usize;
         let files: Vec<PathBuf> = self.feed.files().to_vec();
         for (file, text) in files.iter().zip(self.feed.grow(wanted.saturating_sub(backlog))?) {
-            self.bad += self.oracle.read(&file.display().to_string(), &text).len() as u64;
+            let name = file.display().to_string();
+            let begun = fs::metadata(file)?.len() - text.len() as u64;
+            for bad in self.oracle.read(&name, &text) {
+                self.bad += 1;
+                let line = &text[(bad.byte - begun) as usize..][..bad.bytes as usize];
+                self.letters.expect(&name, bad, line);
+            }
         }
         Ok(())
     }

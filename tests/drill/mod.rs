@@ -2,11 +2,12 @@
 //!
 //! From the bottom up: [`feed`] writes input, [`program`] builds and starts `cart_join`, [`journal`]
 //! reads its log while it runs, [`moment`] chooses when to strike, [`report`] counts where the strikes
-//! landed, [`life`] is one store from its first start to the end of its input. It knows the program by
+//! landed, [`letters`] knows what must be set aside, [`life`] is one store from its first start to the end of its input. It knows the program by
 //! its command line, its log and its files; no line of the engine is in here.
 
 pub mod feed;
 pub mod journal;
+pub mod letters;
 pub mod life;
 pub mod moment;
 pub mod program;

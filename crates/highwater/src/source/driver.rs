@@ -329,7 +329,7 @@ impl<S: Source> Driver<S> {
     fn mint(&mut self, records: usize) -> Turn {
         let at = now();
         self.in_flight.push(self.time, records, at);
-        self.meter.has_in_flight(self.in_flight.records());
+        self.meter.has_in_flight(self.in_flight.on_their_way());
         self.tell(at);
         if self.shared.clock.is_per_record() {
             return self.close(Turn::Again);

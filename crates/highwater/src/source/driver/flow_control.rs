@@ -57,7 +57,7 @@ impl InFlight {
     }
 
     /// Records on their way.
-    pub(super) fn records(&self) -> usize {
+    pub(super) fn on_their_way(&self) -> usize {
         self.sent
     }
 
