@@ -133,9 +133,11 @@ impl Bench {
         }
     }
 
-    fn start(&self) -> Result<Started, StoreError> {
+    fn start(&self, fresh: bool) -> Result<Started, StoreError> {
         let plan = StartPlan { shards: 1, steps: vec![("sum".into(), "state".into())], ..StartPlan::default() };
-        Store::open(self.options.clone())?.start(plan)
+        let mut options = self.options.clone();
+        options.fresh = fresh;
+        Store::open(options)?.start(plan)
     }
 
     /// The key that row `number` changes: first each once, then any.
@@ -144,7 +146,7 @@ impl Bench {
     }
 
     fn fill(&self) -> Result<Figures, StoreError> {
-        let mut run = self.start()?;
+        let mut run = self.start(true)?;
         let (step, all) = (run.steps[0].id, 2 * self.keys);
         let shard = &mut run.shards[0];
         let (mut rows, mut number, mut epoch, mut state) = (Rows::new(), 0, Epoch(0), [0; STATE]);
@@ -197,7 +199,7 @@ impl Bench {
     }
 
     fn commit_one_by_one(&self) -> Result<Figures, StoreError> {
-        let mut run = self.start()?;
+        let mut run = self.start(false)?;
         let (step, mut epoch, mut rows) = (run.steps[0].id, run.resume, Rows::new());
         let mut times = Vec::new();
         for number in 0..COMMITS {

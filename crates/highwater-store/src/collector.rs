@@ -21,14 +21,19 @@ pub(crate) struct Collector {
     pub(crate) done_bytes: u64,
     pub(crate) synced_by: u64,
     /// Full commit records not yet known to be committed, and the last one that is.
-    fulls: VecDeque<(Epoch, Place)>,
+    pub(crate) fulls: VecDeque<(Epoch, Place)>,
     pub(crate) full: Place,
     /// The next commit record must be full, or the head cannot go on.
     pub(crate) wants_full: bool,
+    /// The head stood still under this bound and this full record, and will again.
+    pub(crate) stuck: Option<(Epoch, Place)>,
 }
 
 impl Collector {
-    pub(crate) fn new(extent: Extent, full_seq: u64) -> Collector {
+    /// The first of `fulls` stands for all before it.
+    pub(crate) fn new(extent: Extent, mut fulls: VecDeque<(Epoch, u64)>) -> Collector {
+        let full_seq = fulls.pop_front().map_or(0, |(_, seq)| seq);
+        let fulls = fulls.into_iter().map(|(epoch, seq)| (epoch, Place::new(seq, 0))).collect();
         Collector {
             head: extent.first_seq,
             bytes_at_start: extent.bytes,
@@ -38,9 +43,10 @@ impl Collector {
             done_until: extent.first_seq,
             done_bytes: 0,
             synced_by: 0,
-            fulls: VecDeque::new(),
+            fulls,
             full: Place::new(full_seq, 0),
             wants_full: false,
+            stuck: None,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::sled::SledLog;
 use crate::sqlite::SqliteLog;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -43,6 +43,10 @@ impl Media for DirDisk {
 
     fn free_bytes(&self) -> u64 {
         free_bytes(&self.root)
+    }
+
+    fn identity(&self, file: &str) -> Option<u64> {
+        fs::metadata(self.path(file)).ok().map(|found| found.ino())
     }
 
     fn keep_reserve(&self) -> io::Result<()> {

@@ -95,6 +95,48 @@ pub enum StoreError {
         /// What is missing, or there twice, and whose it is.
         what: String,
     },
+    /// An export cannot be opened. Name another file.
+    #[error("there is no export of a recovery store at {}; name another file", path.display())]
+    NoExport {
+        /// What was named.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is not an export, or not as it was written, or does not go together with the others. Nothing was made.
+    #[error("{} cannot be imported{}: {what}; nothing was made; use another export", path.display(), byte.map(|byte| format!(" (byte {byte})")).unwrap_or_default())]
+    BadExport {
+        /// The file.
+        path: PathBuf,
+        /// How far it was read, when one place is concerned.
+        byte: Option<u64>,
+        /// What does not fit.
+        what: String,
+    },
+    /// There is something where a new store is to be made. Name a directory that is not there yet.
+    #[error("{} is there already, and an import makes a new store; name a directory that is not there yet", path.display())]
+    Exists {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// There is no store here. Name the directory that a run was given with `-r`.
+    #[error("there is no recovery store at {}; name the directory that a run was given with -r", path.display())]
+    NoStore {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The store does not keep this epoch. Name one that it keeps, or run with a longer `--history` from now on.
+    #[error("recovery store {} does not keep epoch {asked}: it has {}; name one of these, or keep more from now on with --history", path.display(), if from == to { format!("epoch {to} only") } else { format!("epochs {from} to {to}") })]
+    NotKept {
+        /// The store.
+        path: PathBuf,
+        /// The epoch that was asked for.
+        asked: Epoch,
+        /// The oldest epoch that it keeps.
+        from: Epoch,
+        /// The last one.
+        to: Epoch,
+    },
     /// Written by a later version. Nothing was changed: use that version.
     #[error("recovery store {} was written by highwater {by} (format {found}); this is {} and reads up to format {known}; nothing was changed; use a newer build", path.display(), env!("CARGO_PKG_VERSION"))]
     NewerFormat {
@@ -335,6 +377,17 @@ mod tests {
                 StoreError::Poisoned { path: path(), durable: Epoch(7) },
                 ["st failed before", "epoch 7 and all before it are safe", "start again"],
             ),
+            (StoreError::NoExport { path: path(), source: io() }, ["no export", "at st", "name another file"]),
+            (
+                StoreError::BadExport { path: path(), byte: Some(9), what: "bad".into() },
+                ["st cannot be imported (byte 9): bad", "nothing was made", "use another export"],
+            ),
+            (StoreError::Exists { path: path() }, ["st is there already", "makes a new store", "not there yet"]),
+            (StoreError::NoStore { path: path() }, ["no recovery store at st", "name the directory", "given with -r"]),
+            (
+                StoreError::NotKept { path: path(), asked: Epoch(3), from: Epoch(5), to: Epoch(7) },
+                ["st does not keep epoch 3", "epochs 5 to 7", "--history"],
+            ),
         ]
     }
 
@@ -360,13 +413,18 @@ mod tests {
             StoreError::Io { .. } => 16,
             StoreError::Poisoned { .. } => 17,
             StoreError::Scattered { .. } => 18,
+            StoreError::NoStore { .. } => 19,
+            StoreError::NotKept { .. } => 20,
+            StoreError::NoExport { .. } => 21,
+            StoreError::BadExport { .. } => 22,
+            StoreError::Exists { .. } => 23,
         }
     }
 
     /// A message at 3 a.m. says where, what is safe and what to do.
     #[test]
     fn messages_name_place_and_way_out() {
-        let mut told = [false; 19];
+        let mut told = [false; 24];
         for (error, parts) in all() {
             told[number(&error)] = true;
             let text = error.to_string();
@@ -374,6 +432,6 @@ mod tests {
                 assert!(text.contains(part), "{text:?} does not say {part:?}");
             }
         }
-        assert_eq!(told, [true; 19], "one of each kind");
+        assert_eq!(told, [true; 24], "one of each kind");
     }
 }

@@ -1,8 +1,8 @@
 //! Takes away, from the head of the log, what nobody needs: dead chunks, superseded rows, old commit records.
 //!
 //! What is still needed at the head is copied to the end with its own epoch, made durable by the next group commit,
-//! and only then removed at the head. The bound is the epoch committed everywhere: what lies above it stops the
-//! head, and so does a row whose successor lies above it. The work follows the rate of writing, at twice its bytes, or
+//! and only then removed at the head. The bound is the epoch committed everywhere, or the horizon of what is kept: what
+//! lies above it stops the head, and so does a row whose successor lies above it. The work follows the rate of writing, at twice its bytes, or
 //! at four times when little of a log is live.
 
 use crate::chunk::{Chunk, Kind};
@@ -41,6 +41,7 @@ impl Shard {
     pub fn collect(&mut self, committed: Epoch) -> Result<Collected, StoreError> {
         self.ready()?;
         let bound = if on(Rule::GcCommit) { committed.min(self.durable) } else { self.durable };
+        let bound = self.horizon.bound(bound, self.synced_seq);
         self.index.commit(bound);
         self.collector.full_committed(bound, self.synced_seq);
         let mut collected = Collected::default();
@@ -52,7 +53,8 @@ impl Shard {
         let gc = &mut self.collector;
         gc.credit += (rate * (written - gc.written)).max(least);
         gc.written = written;
-        if gc.done_until > gc.head || self.log_bytes() <= 2 * self.index.live_bytes() + FLOOR_BYTES {
+        let stuck = gc.stuck == Some((bound, gc.full));
+        if gc.done_until > gc.head || stuck || self.log_bytes() <= 2 * self.index.live_bytes() + FLOOR_BYTES {
             self.collector.credit = self.collector.credit.min(CALL_BYTES_MAX);
             return Ok(collected);
         }
@@ -109,7 +111,9 @@ impl Shard {
             });
         }
         let gc = &mut self.collector;
-        gc.wants_full |= wants_full;
+        // One that was written and is not committed yet will do.
+        gc.wants_full |= wants_full && gc.fulls.is_empty();
+        gc.stuck = (done_until == gc.head).then_some((bound, gc.full));
         gc.credit = gc.credit.saturating_sub(seen);
         (gc.done_until, gc.done_bytes) = (done_until, done_bytes);
         Ok(copies)

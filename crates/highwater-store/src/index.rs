@@ -215,17 +215,22 @@ pub(crate) struct Rebuild {
     index: Index,
     /// Versions of an epoch whose commit record was not read yet.
     open: Vec<(Version, Place)>,
+    /// Versions of whole epochs beyond this one wait until all up to it are known.
+    direct_until: Epoch,
+    later: Vec<(Version, Place)>,
 }
 
 impl Rebuild {
-    pub(crate) fn new(key_groups: u16) -> Rebuild {
-        Rebuild { index: Index::new(key_groups), open: Vec::new() }
+    /// Of epochs beyond `from` all versions are remembered, as a collector must that keeps them.
+    pub(crate) fn new(key_groups: u16, from: Option<Epoch>) -> Rebuild {
+        let direct_until = from.unwrap_or(Epoch(u64::MAX));
+        Rebuild { index: Index::new(key_groups), open: Vec::new(), direct_until, later: Vec::new() }
     }
 
     /// A version that counts, of an epoch that is whole.
     pub(crate) fn see(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
         let version = self.index.version(epoch, row);
-        self.take(version, place);
+        self.sort(version, place);
     }
 
     /// A version that counts if its epoch does, which is not known yet.
@@ -240,10 +245,18 @@ impl Rebuild {
             self.index.warm(some.iter().map(|(version, _)| version.key));
             some.iter()
                 .filter(|(version, _)| version.epoch <= until)
-                .for_each(|(version, place)| self.take(*version, *place));
+                .for_each(|(version, place)| self.sort(*version, *place));
         }
         open.retain(|(version, _)| version.epoch > until);
         self.open = open;
+    }
+
+    fn sort(&mut self, version: Version, place: Place) {
+        if version.epoch > self.direct_until {
+            self.later.push((version, place));
+        } else {
+            self.take(version, place);
+        }
     }
 
     /// Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
@@ -256,13 +269,21 @@ impl Rebuild {
     }
 
     /// The index of what was seen, all of it committed.
-    pub(crate) fn finish(mut self) -> Index {
+    ///
+    /// It is that of a collector whose bound is `floor`, if epochs beyond it were to be remembered.
+    pub(crate) fn finish(mut self, floor: Epoch) -> Index {
+        let mut later = std::mem::take(&mut self.later);
+        later.sort_by_key(|(version, _)| version.epoch);
+        let first = later.partition_point(|(version, _)| version.epoch <= floor);
+        let beyond = later.split_off(first);
+        later.into_iter().for_each(|(version, place)| self.take(version, place));
         let mut bound = Epoch(0);
         self.index.entries.retain(|entry| {
             bound = bound.max(entry.epoch);
             entry.live
         });
-        self.index.bound = bound;
+        self.index.bound = if self.direct_until == Epoch(u64::MAX) { bound } else { floor };
+        beyond.into_iter().for_each(|(version, place)| self.index.write(version, place));
         self.index
     }
 }

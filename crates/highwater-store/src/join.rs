@@ -68,14 +68,22 @@ pub(crate) fn open(
     let place = ShardPlace { dir: shard_dir(generation, index), index, shards, key_groups, salt };
     let end = Instant::now() + HANDED_OVER;
     let (shard, _, _) = loop {
-        match open_shard(&**media, place.clone(), backend, lineage, key_groups) {
+        match open_shard(&**media, place.clone(), backend, manifest) {
             // A backend may take a moment to let go of what the process that started the store had open.
             Err(StoreError::Io { .. }) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
             other => break other?,
         }
     };
     let run = (manifest.execution, lineage.clone(), lineage.resume());
-    Ok(Shard::resumed(Arc::clone(media), shard.log, shard.place, run, shard.found, Lock::clone(held)))
+    Ok(Shard::resumed(
+        Arc::clone(media),
+        shard.log,
+        shard.place,
+        run,
+        shard.found,
+        manifest.history.map(|kept| kept.keep),
+        Lock::clone(held),
+    ))
 }
 
 #[cfg(test)]

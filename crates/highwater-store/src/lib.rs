@@ -34,9 +34,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects"))]
 
 pub use error::StoreError;
+pub use export::{ExportInfo, ExportPlan, ExportTotals, Sum};
 pub use far::{DirAnswer, DirCall, DirCalls};
 pub use held::{DirNote, HeldDir, StoreDir};
+pub use history::History;
 pub use ids::{Epoch, Execution, Generation, KeyGroup, StepId, StoreId, key_group, shard_of};
+pub use import::Imported;
 pub use jobs::{DoAll, Job};
 pub use memory::MemoryDisk;
 pub use options::{Backend, OpenOptions};
@@ -44,6 +47,7 @@ pub use rows::Rows;
 pub use shard::{Collected, Shard, ShardStats};
 pub use start::{StartPlan, Started, StoreGuard};
 pub use store::{Row, ShardRows, StepInfo, Store};
+pub use verify::{Verified, VerifiedGroup, VerifiedShard, VerifiedStep};
 
 mod ack;
 mod chunk;
@@ -51,6 +55,8 @@ mod collector;
 mod commit;
 mod disk;
 mod error;
+mod export;
+mod export_in;
 #[doc(hidden)]
 pub mod fail;
 mod far;
@@ -60,17 +66,21 @@ mod files;
 mod filesystem;
 mod gc;
 mod held;
+mod history;
 #[doc(hidden)]
 pub mod hostile;
 mod ids;
+mod import;
 mod index;
 mod jobs;
 mod join;
+mod kept;
 mod lock;
 mod manifest;
 mod media;
 mod memory;
 mod options;
+mod past;
 #[cfg(test)]
 mod protocol;
 mod restore;
@@ -85,3 +95,4 @@ mod sqlite;
 mod start;
 mod store;
 mod units;
+mod verify;

@@ -135,6 +135,37 @@ pub(crate) fn take(root: &Path) -> Result<Taken, StoreError> {
     }
 }
 
+/// Takes a store that is there while it is looked at, and leaves no trace in it.
+pub(crate) fn look(root: &Path) -> Result<Taken, StoreError> {
+    match fs::symlink_metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::NoStore { path: root.into() }),
+        Err(error) => return Err(StoreError::io(root, "looking at")(error)),
+        Ok(_) if !root.is_dir() => {
+            return Err(StoreError::BadOption { path: root.into(), what: "it is not a directory".to_owned() });
+        }
+        Ok(_) => check_is_ours(root)?,
+    }
+    let lock_one = |name: &str| -> Result<Option<File>, StoreError> {
+        let path = root.join(name);
+        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("open flags are ints");
+        let mut file = match File::options().read(true).custom_flags(no_follow).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path, "opening")(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => match name {
+                LOCK => Err(held(root, &mut file)),
+                _ => Err(held(root, &mut File::open(root.join(LOCK)).map_err(StoreError::io(root, "opening"))?)),
+            },
+            Err(TryLockError::Error(error)) => Err(StoreError::io(&path, "locking")(error)),
+        }
+    };
+    let Some(lock) = lock_one(LOCK)? else { return Err(StoreError::NoStore { path: root.into() }) };
+    Ok(Taken { _lock: lock, members: Mutex::new(lock_one(MEMBERS)?) })
+}
+
 /// Makes the directory, for its owner alone whatever the umask, and makes its name durable.
 fn make(root: &Path) -> io::Result<()> {
     let parent = match root.parent() {

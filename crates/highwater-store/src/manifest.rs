@@ -5,6 +5,7 @@
 //! refused, one of a later format too.
 
 use crate::error::StoreError;
+use crate::history::Kept;
 use crate::ids::{Epoch, Execution, Generation, StepId, StoreId};
 use crate::media::{Media, broken, replace};
 use crate::options::Backend;
@@ -13,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the file in the store.
 pub(crate) const MANIFEST: &str = "manifest";
-/// The format that is written, and the newest that is read.
-pub(crate) const FORMAT: u32 = 1;
+/// The newest format that is read; it is written where a past is kept.
+pub(crate) const FORMAT: u32 = 2;
+/// The format of a store that keeps no past: any version reads it.
+const FORMAT_WITHOUT_PAST: u32 = 1;
 /// The version that writes.
 pub(crate) const WRITER: &str = env!("CARGO_PKG_VERSION");
 /// Numbers of steps that were ever given out: far fewer.
@@ -70,6 +73,17 @@ impl Lineage {
         self.0.get(later).map(|(_, resume)| *resume)
     }
 
+    /// The same, of a store that ends with `epoch`: what came after it counts nowhere.
+    pub(crate) fn until(&self, execution: Execution, epoch: Epoch) -> Lineage {
+        let all = self.0.iter().map(|(n, resume)| (*n, (*resume).min(epoch)));
+        Lineage(all.chain([(execution, epoch)]).collect())
+    }
+
+    /// The executions that it tells of, and where each began.
+    pub(crate) fn entries(&self) -> &[(Execution, Epoch)] {
+        &self.0
+    }
+
     /// Where the last execution began.
     pub(crate) fn resume(&self) -> Epoch {
         self.0.last().map_or(Epoch(0), |(_, resume)| *resume)
@@ -107,6 +121,12 @@ pub(crate) struct Manifest {
     pub(crate) steps: Vec<StepInfo>,
     pub(crate) next_step: u32,
     pub(crate) claims: Vec<String>,
+    /// How much of the past is kept; nothing: no more than a resume needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) history: Option<Kept>,
+    /// The file that this was written into: in a copy of the store it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<u64>,
     /// Of a store that lies in several directories; each has its manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) spread: Option<Scatter>,
@@ -154,6 +174,29 @@ impl Manifest {
         if let Some(spread) = media.spread() {
             return spread.write(self);
         }
+        let failed = |source| broken(media, MANIFEST, "writing", None, source);
+        let temporary = format!("{MANIFEST}.tmp");
+        let mut written = self.clone();
+        if media.identity("").is_some() {
+            // The file has to be there for its identity to be known; its name keeps it.
+            media.write(&temporary, &[]).map_err(failed)?;
+            written.file = media.identity(&temporary);
+        }
+        written.put(media)
+    }
+
+    /// The same for a store that shall count as a copy of another.
+    pub(crate) fn write_as_copy(&self, media: &dyn Media) -> Result<(), StoreError> {
+        Manifest { file: Some(0), ..self.clone() }.put(media)
+    }
+
+    /// Whether it lies in another file than it was written into.
+    pub(crate) fn is_copy(&self, media: &dyn Media) -> bool {
+        let is_other = |file| media.identity(MANIFEST).is_some_and(|here| here != file);
+        self.file.is_some_and(is_other)
+    }
+
+    fn put(&self, media: &dyn Media) -> Result<(), StoreError> {
         replace(media, MANIFEST, &self.encode(), || crate::fail::point("manifest-written"))
             .map_err(|source| broken(media, MANIFEST, "writing", None, source))?;
         crate::fail::point("manifest-renamed");
@@ -167,7 +210,8 @@ impl Manifest {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let body = serde_json::to_string_pretty(self).expect("numbers, strings and lists are JSON") + "\n";
-        Manifest::seal(FORMAT, body.as_bytes())
+        let format = if self.history.is_some() { FORMAT } else { FORMAT_WITHOUT_PAST };
+        Manifest::seal(format, body.as_bytes())
     }
 
     /// A body behind its first line.
@@ -259,6 +303,8 @@ mod tests {
             steps: vec![StepInfo { id: StepId(0), name: "in".into(), kind: "source".into() }],
             next_step: 1,
             claims: vec!["out".into()],
+            history: Some(Kept { keep: crate::History::Epochs(9), from: Epoch(4) }),
+            file: Some(12),
             spread: None,
         }
     }

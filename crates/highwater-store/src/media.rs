@@ -31,6 +31,10 @@ pub(crate) trait Media: Send + Sync {
     }
     /// Takes the store for this run alone, making its empty directory if there is none.
     fn lock(&self) -> Result<Lock, StoreError>;
+    /// What tells this very file from a copy of it; nothing where there are no copies.
+    fn identity(&self, _file: &str) -> Option<u64> {
+        None
+    }
     /// Names in a directory, sorted; none if it is not there. The root is `""`.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// The bytes of a file; none if it is not there.

@@ -6,6 +6,7 @@
 use crate::chunk::Chunk;
 use crate::commit::{Commit, Tally};
 use crate::error::StoreError;
+use crate::history::{Kept, Times};
 use crate::ids::{Epoch, Execution};
 use crate::index::{Index, Rebuild};
 use crate::manifest::Lineage;
@@ -13,6 +14,7 @@ use crate::media::Bounded;
 use crate::rows::COMMIT_STEP;
 use crate::rules::{Rule, on};
 use crate::units::{Assembler, Unit, UnitRow};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) shard: usize,
     pub(crate) salt: u64,
     pub(crate) key_groups: u16,
+    /// What the manifest says is kept of the past.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Extent of a log.
@@ -45,11 +49,29 @@ impl From<&'static str> for Damage {
 }
 
 impl Reader<'_> {
-    /// Visits all units in order. Every chunk is checked; numbers must follow each other without a gap.
+    /// Visits all units in order.
     fn units(&self, mut visit: impl FnMut(&Unit<'_>) -> Result<(), Damage>) -> Result<Extent, StoreError> {
+        self.walk(0, |unit| visit(unit).map(ControlFlow::Continue))
+    }
+
+    /// Visits units in order, from the one that begins at `from` on, until told to stop.
+    pub(crate) fn scan(
+        &self,
+        from: u64,
+        mut visit: impl FnMut(&Unit<'_>) -> Result<ControlFlow<()>, String>,
+    ) -> Result<Extent, StoreError> {
+        self.walk(from, |unit| visit(unit).map_err(Damage))
+    }
+
+    /// Every chunk is checked; numbers must follow each other without a gap.
+    fn walk(
+        &self,
+        from: u64,
+        mut visit: impl FnMut(&Unit<'_>) -> Result<ControlFlow<()>, Damage>,
+    ) -> Result<Extent, StoreError> {
         let (mut extent, mut assembler, mut failed) = (Extent::default(), Assembler::default(), None);
-        let scanned = self.log.scan(0, &mut |seq, bytes| {
-            let mut read = || -> Result<(), Damage> {
+        let scanned = self.log.scan(from, &mut |seq, bytes| {
+            let mut read = || -> Result<ControlFlow<()>, Damage> {
                 if extent.oldest.is_some() && seq != extent.last_seq + 1 {
                     return Err(Damage(format!("the chunks from {} to here are missing", extent.last_seq + 1)));
                 }
@@ -62,10 +84,10 @@ impl Reader<'_> {
                 extent.newest = chunk.execution.max(extent.newest);
                 extent.last_seq = seq;
                 extent.bytes += bytes.len() as u64;
-                assembler.feed(seq, &chunk)?.map_or(Ok(()), |unit| visit(&unit))
+                assembler.feed(seq, &chunk)?.map_or(Ok(ControlFlow::Continue(())), |unit| visit(&unit))
             };
             match read() {
-                Ok(()) => ControlFlow::Continue(()),
+                Ok(flow) => flow,
                 Err(Damage(what)) => {
                     failed = Some((seq, what));
                     ControlFlow::Break(())
@@ -85,7 +107,8 @@ impl Reader<'_> {
 
     /// Follows the commit records under this lineage, and indexes all rows that count up to the last of them.
     pub(crate) fn read(&self, lineage: &Lineage) -> Result<ReadShard, StoreError> {
-        let (mut rebuild, mut history) = (Rebuild::new(self.key_groups), History::new(self.key_groups));
+        let from = self.kept.map(|kept| kept.from);
+        let (mut rebuild, mut history) = (Rebuild::new(self.key_groups, from), Track::new(self.key_groups, self.kept));
         let extent = self.units(|unit| {
             unit.rows(|row| {
                 if row.row.step == COMMIT_STEP {
@@ -107,13 +130,13 @@ impl Reader<'_> {
             })
         })?;
         match history.at {
-            Some(at) if history.whole => Ok(ReadShard { at, extent, index: rebuild.finish(), history }),
+            Some(at) if history.whole => Ok(ReadShard { at, extent, index: rebuild.finish(history.floor), history }),
             _ => Err(self.damage(None, "it has no commit record that counts".to_owned())),
         }
     }
 
     /// Refuses an index whose counts and hashes are not those of the commit records.
-    pub(crate) fn check(&self, index: &Index, history: &History) -> Result<(), StoreError> {
+    pub(crate) fn check(&self, index: &Index, history: &Track) -> Result<(), StoreError> {
         for (group, (found, told)) in index.tallies().iter().zip(&history.tallies).enumerate() {
             if found != told {
                 let what = format!(
@@ -155,7 +178,7 @@ pub(crate) struct ReadShard {
     pub(crate) at: Epoch,
     pub(crate) extent: Extent,
     pub(crate) index: Index,
-    pub(crate) history: History,
+    pub(crate) history: Track,
 }
 
 /// Whether what `execution` wrote in `epoch` counts.
@@ -165,22 +188,36 @@ pub(crate) fn counts(lineage: &Lineage, execution: Execution, epoch: Epoch) -> b
 
 /// How far a shard is, by its commit records.
 #[derive(Clone, Debug)]
-pub(crate) struct History {
+pub(crate) struct Track {
     /// The last epoch that it has whole; none before the first record.
     pub(crate) at: Option<Epoch>,
     /// Nothing more was to come in the last execution.
     pub(crate) closed: bool,
     /// A full record was seen, so that `tallies` are whole.
     whole: bool,
-    /// Where the last full record that counts lies.
-    pub(crate) full_seq: u64,
+    /// Full records that count, and where they lie: the last one up to the floor, and all after it.
+    pub(crate) fulls: VecDeque<(Epoch, u64)>,
+    /// The oldest epoch that is kept, by what the records tell.
+    pub(crate) floor: Epoch,
+    pub(crate) times: Times,
+    kept: Option<Kept>,
     tallies: Vec<Tally>,
 }
 
-impl History {
-    fn new(key_groups: u16) -> History {
+impl Track {
+    fn new(key_groups: u16, kept: Option<Kept>) -> Track {
         let tallies = vec![Tally::default(); usize::from(key_groups)];
-        History { at: None, closed: false, whole: false, full_seq: 0, tallies }
+        let floor = kept.map_or(Epoch(0), |kept| kept.from);
+        Track {
+            at: None,
+            closed: false,
+            whole: false,
+            fulls: VecDeque::new(),
+            floor,
+            times: Times::default(),
+            kept,
+            tallies,
+        }
     }
 
     fn follow(&mut self, lineage: &Lineage, unit: &Unit<'_>, row: &UnitRow<'_>) -> Result<(), Damage> {
@@ -201,6 +238,10 @@ impl History {
             // Only its last epoch changed anything, and that one is dead.
             return Ok(());
         }
+        if let (Some(moment), Some(kept)) = (commit.moment, self.kept) {
+            self.floor = self.floor.max(moment.floor);
+            self.times.mark(kept.keep, commit.last, moment.unix_ms);
+        }
         if commit.closed && on(Rule::Closed) {
             // Others may have gone on: it stands for all epochs of its execution, which ended where the next began.
             match cut.filter(|_| on(Rule::ClosedEnds)) {
@@ -211,7 +252,11 @@ impl History {
         if commit.full {
             self.tallies.fill(Tally::default());
             self.whole = true;
-            self.full_seq = unit.first_seq;
+            self.fulls.push_back((commit.last, unit.first_seq));
+        }
+        let enough = |second: &(Epoch, u64)| self.kept.is_none() || second.0 <= self.floor;
+        while self.fulls.get(1).is_some_and(enough) {
+            self.fulls.pop_front();
         }
         for (group, tally) in commit.groups {
             *self.tallies.get_mut(usize::from(group.0)).ok_or("a commit record has an unknown key group")? = tally;

@@ -81,6 +81,12 @@ impl Rows {
         self.finish(start, self.packed.len(), REMOVED);
     }
 
+    /// Adds a row as it lies in a log.
+    pub(crate) fn push(&mut self, row: &PackedRow<'_>) {
+        self.packed.extend_from_slice(row.packed);
+        self.count += 1;
+    }
+
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.count == 0

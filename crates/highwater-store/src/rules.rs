@@ -38,6 +38,10 @@ pub(crate) enum Rule {
     RangeCut,
     /// Who was in a start that was cut short goes on only together with all that were in it.
     Settled,
+    /// The collector stays below the horizon of what is kept.
+    KeepHorizon,
+    /// A later horizon is in force only when a commit record that tells it is durable and committed.
+    FloorFirst,
 }
 
 #[cfg(not(test))]

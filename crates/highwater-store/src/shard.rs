@@ -9,6 +9,7 @@ use crate::collector::Collector;
 use crate::commit::{Commit, Tally};
 use crate::error::StoreError;
 use crate::fail;
+use crate::history::{History, Horizon, Times};
 use crate::ids::{Epoch, Execution, KeyGroup, shard_of};
 use crate::index::Index;
 use crate::manifest::Lineage;
@@ -18,6 +19,7 @@ use crate::restore::Extent;
 use crate::rows::{PackedRow, Rows};
 use crate::rules::{Rule, on};
 use crate::units::{Label, Packer};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ pub struct Shard {
     pub(crate) index: Index,
     pub(crate) packer: Packer,
     pub(crate) collector: Collector,
+    pub(crate) horizon: Horizon,
     pub(crate) stats: ShardStats,
     ack: AckFile,
     appended: Epoch,
@@ -110,7 +113,11 @@ pub(crate) struct Found {
     pub(crate) index: Index,
     pub(crate) extent: Extent,
     pub(crate) ack: AckFile,
-    pub(crate) full_seq: u64,
+    /// Full commit records that count, as [`Track`](crate::restore::Track) has them.
+    pub(crate) fulls: VecDeque<(Epoch, u64)>,
+    /// The oldest epoch that it can answer, and times since.
+    pub(crate) floor: Epoch,
+    pub(crate) times: Times,
 }
 
 impl Shard {
@@ -121,6 +128,7 @@ impl Shard {
         place: ShardPlace,
         (execution, lineage, resume): (Execution, Lineage, Epoch),
         found: Found,
+        keep: Option<History>,
         lock: Lock,
     ) -> Shard {
         let next_seq = found.extent.last_seq + 1;
@@ -131,7 +139,8 @@ impl Shard {
             lineage,
             index: found.index,
             packer: Packer::new(place.salt, next_seq),
-            collector: Collector::new(found.extent, found.full_seq),
+            collector: Collector::new(found.extent, found.fulls),
+            horizon: Horizon::new(keep, found.floor, found.times),
             stats: ShardStats::default(),
             ack: found.ack,
             appended: resume,
@@ -152,7 +161,7 @@ impl Shard {
         media: Arc<dyn Media>,
         (place, backend): (ShardPlace, Backend),
         execution: Execution,
-        resume: Epoch,
+        (resume, keep): (Epoch, Option<History>),
         lock: Lock,
     ) -> Result<Shard, StoreError> {
         let made = (|| {
@@ -163,9 +172,10 @@ impl Shard {
         })();
         let (log, ack) = made.map_err(|source| broken(&*media, &place.dir, "making", Some(resume), source))?;
         let extent = Extent { first_seq: 1, ..Extent::default() };
-        let found = Found { index: Index::new(place.key_groups), extent, ack, full_seq: 0 };
+        let index = Index::new(place.key_groups);
+        let found = Found { index, extent, ack, fulls: VecDeque::new(), floor: resume, times: Times::default() };
         let lineage = Lineage::new(execution, resume);
-        Ok(Shard::resumed(media, log, place, (execution, lineage, resume), found, lock))
+        Ok(Shard::resumed(media, log, place, (execution, lineage, resume), found, keep, lock))
     }
 
     /// Adds a row that is live at the epoch where this new shard begins.
@@ -260,6 +270,22 @@ impl Shard {
         Ok(self.durable)
     }
 
+    /// Tells the time (Unix, ms) of the epochs that are appended from now on. It only moves forward, and matters only where
+    /// a past is kept.
+    pub fn at_time(&mut self, unix_ms: u64) {
+        self.horizon.at_time(unix_ms);
+    }
+
+    /// The last epoch that was appended.
+    pub(crate) fn appended(&self) -> Epoch {
+        self.appended
+    }
+
+    /// What was done until now was the filling of a new shard, and is no work of the run.
+    pub(crate) fn filled(&mut self) {
+        self.stats = ShardStats::default();
+    }
+
     /// The last epoch that is durable here.
     pub fn durable(&self) -> Epoch {
         self.durable
@@ -311,6 +337,7 @@ impl Shard {
     /// Writes the commit record behind the rows of its epoch, with the groups that changed, or with all of them.
     fn write_commit(&mut self, mut commit: Commit) -> Result<(), StoreError> {
         self.records_since_full += 1;
+        commit.moment = self.horizon.moment();
         commit.full |= commit.closed
             || self.collector.wants_full
             || self.records_since_full >= FULL_RECORDS
@@ -329,6 +356,7 @@ impl Shard {
         let written = packer.push(label, [&commit.pack(), &[]], &mut write);
         let written = written.and_then(|place| packer.flush(label, &mut write).map(|()| place));
         let place = self.take(written, "writing")?;
+        self.horizon.written(commit.last, self.packer.next_seq() - 1);
         if commit.full {
             self.collector.full_written(commit.last, place);
             (self.records_since_full, self.bytes_at_full) = (0, self.packer.written());

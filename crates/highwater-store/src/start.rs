@@ -6,10 +6,13 @@
 
 use crate::error::StoreError;
 use crate::fail;
-use crate::ids::{Epoch, Execution, Generation, StepId, shard_of};
+use crate::history::{History, Kept};
+use crate::ids::{Epoch, Execution, Generation, StepId};
 use crate::manifest::{Lineage, Manifest, StepInfo, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Lock, Media, broken};
 use crate::options::Backend;
+use crate::past::{Change, Fill, changes, settle_names};
+use crate::rows::PackedRow;
 use crate::rules::{Rule, on};
 use crate::shard::{Shard, ShardPlace};
 use crate::store::{Opened, Store, salt};
@@ -23,9 +26,11 @@ const STARTS_MOST: usize = if cfg!(test) { 50 } else { 4096 };
 
 impl Opened {
     /// Whether less than a quarter of its file is live: backends whose files never shrink are rolled into fresh ones.
-    fn is_hollow(&self) -> bool {
+    /// What is kept of the past is as good as live.
+    fn is_hollow(&self, keeps: bool) -> bool {
         let file = self.log.file_bytes();
-        file > ROLL_BYTES_LEAST && self.found.index.live_bytes() < file / 4
+        let needed = if keeps { self.found.extent.bytes } else { self.found.index.live_bytes() };
+        file > ROLL_BYTES_LEAST && needed < file / 4
     }
 }
 
@@ -40,6 +45,8 @@ pub struct StartPlan {
     pub claims: Vec<String>,
     /// Steps whose rows are given up.
     pub drop_steps: Vec<String>,
+    /// How much of the past is kept from now on; none: as much as before.
+    pub history: Option<History>,
 }
 
 /// A store that runs.
@@ -130,16 +137,19 @@ impl Store {
     pub fn start(self, plan: StartPlan) -> Result<Started, StoreError> {
         let steps = self.checked(&plan)?;
         let (execution, resume, is_new) = (self.execution(), self.resume, self.is_new());
+        let keep = plan.history.or(self.history()).filter(|keep| !keep.is_none());
+        let from = if keep.is_some() { *self.kept().start() } else { resume };
         let Store { media, lock, backend, mut manifest, shards, .. } = self;
         let drops = manifest.steps.iter().any(|step| plan.drops(step));
         let moved = media.spread().is_some_and(|spread| !spread.in_place(manifest.generation, plan.shards));
-        let worn = shards.iter().any(Opened::is_hollow) || manifest.lineage.len() > STARTS_MOST;
+        let worn = shards.iter().any(|shard| shard.is_hollow(keep.is_some())) || manifest.lineage.len() > STARTS_MOST;
         let rewrite = is_new || manifest.shards != plan.shards || drops || moved || worn;
         // A store in one directory names no others; of one in several each manifest gets its own part.
         manifest.spread = None;
         manifest.execution = execution;
         manifest.written_by = WRITER.to_owned();
         let before = manifest.clone();
+        manifest.history = keep.map(|keep| Kept { keep, from });
         let planned = manifest.take_steps(&plan, &steps);
         let (shards, old) = if rewrite {
             rescale((&media, &lock, backend), &before, &mut manifest, shards, plan.shards, resume)?
@@ -224,6 +234,7 @@ fn resume_shards(
     opened: Vec<Opened>,
     resume: Epoch,
 ) -> Result<Vec<Shard>, StoreError> {
+    let (keep, from) = manifest.history.map_or((None, resume), |kept| (Some(kept.keep), kept.from));
     let oldest = opened.iter().filter_map(|shard| shard.found.extent.oldest).min();
     manifest.lineage = manifest.lineage.then(manifest.execution, resume);
     manifest.lineage.prune(oldest.unwrap_or_default());
@@ -232,9 +243,10 @@ fn resume_shards(
         manifest.write(&**media)?;
     }
     remove(&**media, &left_overs(&**media, manifest.generation)?)?;
-    let shard = |Opened { place, log, found }: Opened| {
+    let shard = |Opened { place, log, mut found }: Opened| {
+        found.floor = found.floor.max(from);
         let run = (manifest.execution, manifest.lineage.clone(), resume);
-        Shard::resumed(Arc::clone(media), log, place, run, found, Lock::clone(lock))
+        Shard::resumed(Arc::clone(media), log, place, run, found, keep, Lock::clone(lock))
     };
     Ok(opened.into_iter().map(shard).collect())
 }
@@ -259,36 +271,19 @@ fn rescale(
     if on(Rule::FreshGeneration) {
         remove(&**media, &left_overs(&**media, old)?)?;
     }
+    let (keep, from) = manifest.history.map_or((None, resume), |kept| (Some(kept.keep), kept.from));
     let dir = generation_dir(next);
     media.create_dir(&dir).map_err(|source| broken(&**media, &dir, "making", Some(resume), source))?;
     let create = |index| {
         let salt = salt(manifest.id, next, index, count);
         let key_groups = manifest.key_groups;
         let place = ShardPlace { dir: shard_dir(next, index), index, shards: count, key_groups, salt };
-        Shard::create(Arc::clone(media), (place, backend), manifest.execution, resume, Lock::clone(lock))
+        Shard::create(Arc::clone(media), (place, backend), manifest.execution, (from, keep), Lock::clone(lock))
     };
-    let mut shards = (0..count).map(create).collect::<Result<Vec<Shard>, StoreError>>()?;
-    for shard in &opened {
-        let path = media.path(&shard.place.dir);
-        let mut failed = None;
-        let read = shard.reader(&path).live(&shard.found.index, &mut |row| {
-            if !manifest.steps.iter().any(|step| step.id == row.row.step) {
-                return Ok(());
-            }
-            let owner = shard_of(row.row.group, manifest.key_groups, count);
-            shards[owner].base_row(&row.row).map_err(|error| {
-                failed = Some(error);
-                "its rows could not be written".to_owned()
-            })
-        });
-        failed.map_or(read, Err)?;
-    }
-    for shard in &mut shards {
-        shard.base_end()?;
-    }
+    let shards = (0..count).map(create).collect::<Result<Vec<Shard>, StoreError>>()?;
+    let shards = carry(&**media, before, manifest, &opened, shards, (from, resume))?;
     if on(Rule::PrepareSync) {
-        let settled = media.sync_dir(&dir).and_then(|()| media.sync_dir(""));
-        settled.map_err(StoreError::io(media.path(&dir), "syncing"))?;
+        settle_names(&**media, &dir)?;
     }
     fail::point("rescale-written");
     // Active, and settled: one write is both, since all shards lie in one directory.
@@ -304,6 +299,49 @@ fn rescale(
     fail::point("rescale-active");
     tracing::debug!(generation = next.0, "rescale end");
     Ok((shards, left_overs(&**media, next)?))
+}
+
+/// Fills new shards with what the old ones have from epoch `from` on, but for the rows of steps that are gone.
+fn carry(
+    media: &dyn Media,
+    before: &Manifest,
+    manifest: &Manifest,
+    opened: &[Opened],
+    shards: Vec<Shard>,
+    (from, resume): (Epoch, Epoch),
+) -> Result<Vec<Shard>, StoreError> {
+    let stays = |row: &PackedRow<'_>| manifest.steps.iter().any(|step| step.id == row.step);
+    let lineage = before.lineage.until(manifest.execution, resume);
+    let mut fill = Fill::new(shards, manifest.key_groups);
+    let paths: Vec<_> = opened.iter().map(|shard| media.path(&shard.place.dir)).collect();
+    let readers: Vec<_> = opened.iter().zip(&paths).map(|(shard, path)| shard.reader(path, None)).collect();
+    for (shard, reader) in opened.iter().zip(&readers) {
+        let then;
+        let index = if from == resume {
+            &shard.found.index
+        } else {
+            then = reader.read(&before.lineage.until(manifest.execution, from))?;
+            reader.check(&then.index, &then.history)?;
+            &then.index
+        };
+        let mut failed = None;
+        let read = reader.live(index, &mut |row| {
+            if !stays(&row.row) {
+                return Ok(());
+            }
+            fill.base_row(&row.row).map_err(|error| {
+                failed = Some(error);
+                "its rows could not be written".to_owned()
+            })
+        });
+        failed.map_or(read, Err)?;
+    }
+    fill.base_end()?;
+    changes(&readers, &lineage, (from, resume), &mut |change| match change {
+        Change::Row(row) if !stays(&row) => Ok(()),
+        change => fill.change(change),
+    })?;
+    fill.finish(resume)
 }
 
 /// Directories of all generations but this one.

@@ -6,15 +6,17 @@
 use crate::ack::AckFile;
 use crate::disk::DirDisk;
 use crate::error::StoreError;
+use crate::history::Kept;
 use crate::ids::{Epoch, Execution, Generation, KeyGroup, StoreId};
 use crate::jobs::{DoAll, in_turn, on_each};
 use crate::manifest::{Lineage, MANIFEST, Manifest, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Bounded, Lock, Media};
 use crate::options::{Backend, OpenOptions};
-use crate::restore::{History, ReadShard, Reader};
+use crate::restore::{ReadShard, Reader, Track};
 use crate::rules::{Rule, on};
 use crate::shard::{Found, ShardPlace};
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 
 pub use crate::manifest::StepInfo;
@@ -53,9 +55,29 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn reader<'a>(&'a self, path: &'a std::path::Path) -> Reader<'a> {
+    pub(crate) fn reader<'a>(&'a self, path: &'a Path, kept: Option<Kept>) -> Reader<'a> {
         let ShardPlace { index, salt, key_groups, .. } = self.place;
-        Reader { log: &self.log, path, shard: index, salt, key_groups }
+        Reader { log: &self.log, path, shard: index, salt, key_groups, kept }
+    }
+}
+
+impl Opened {
+    /// A shard that is ahead of the others is read once more, without the epochs that did not happen; then what was
+    /// read is compared with what its commit records say.
+    fn settle_at(
+        &mut self,
+        resume: Epoch,
+        track: &mut Track,
+        (lineage, kept): (&Lineage, Option<Kept>),
+        path: &Path,
+    ) -> Result<(), StoreError> {
+        if track.at.is_some_and(|at| at > resume) {
+            let again = self.reader(path, kept).read(lineage)?;
+            (self.found.index, *track) = (again.index, again.history);
+            (self.found.fulls, self.found.floor) = (std::mem::take(&mut track.fulls), track.floor);
+            self.found.times = std::mem::take(&mut track.times);
+        }
+        self.reader(path, None).check(&self.found.index, track)
     }
 }
 
@@ -135,16 +157,8 @@ impl Store {
             let given = options.chosen().to_string();
             return Err(StoreError::OtherBackend { path: root, stored: stored.backend, given });
         }
-        let mut store = Store {
-            media,
-            lock,
-            backend,
-            resume: Epoch(0),
-            shards: Vec::new(),
-            newest: stored.execution,
-            manifest: stored,
-        };
-        store.restore(do_all)?;
+        let mut store = Store::at((media, lock), backend, stored);
+        store.restore(do_all).map_err(|mut faults| faults.swap_remove(0))?;
         let rows =
             store.shards.iter().flat_map(|shard| shard.found.index.tallies()).map(|tally| tally.rows).sum::<u64>();
         tracing::debug!(epoch = store.resume.0, rows, "recovery done");
@@ -181,12 +195,22 @@ impl Store {
             next_step: 0,
             claims: Vec::new(),
             spread: None,
+            history: None,
+            file: None,
         };
         let backend = options.chosen();
         Ok(Store { media, lock, backend, resume: Epoch(0), shards: Vec::new(), newest: execution, manifest })
     }
 
-    fn restore(&mut self, do_all: &DoAll<'_>) -> Result<(), StoreError> {
+    /// A store with this manifest, of which nothing more was read yet.
+    pub(crate) fn at((media, lock): (Arc<dyn Media>, Lock), backend: Backend, manifest: Manifest) -> Store {
+        let newest = manifest.execution;
+        Store { media, lock, backend, resume: Epoch(0), shards: Vec::new(), newest, manifest }
+    }
+
+    /// Reads all shards, and finds the epoch that all of them have. Goes on after a shard that is damaged, to name all
+    /// that are: there is at least one error, if any.
+    pub(crate) fn restore(&mut self, do_all: &DoAll<'_>) -> Result<(), Vec<StoreError>> {
         let Manifest { generation, shards, key_groups, id, .. } = self.manifest;
         let missing = |what: String| StoreError::MissingShard { path: self.media.path(""), missing: what };
         let places: Vec<ShardPlace> = (0..shards)
@@ -200,47 +224,52 @@ impl Store {
             let name = place.dir.rsplit('/').next().unwrap_or_default();
             let parts = self.media.list(&place.dir).unwrap_or_default();
             if !there.iter().any(|found| found == name) {
-                return Err(missing(place.dir.clone()));
+                return Err(vec![missing(place.dir.clone())]);
             }
             if let Some(part) = ["log", "ack"].into_iter().find(|part| !parts.iter().any(|found| found == part)) {
-                return Err(missing(format!("{}/{part}", place.dir)));
+                return Err(vec![missing(format!("{}/{part}", place.dir))]);
             }
         }
         // All that is visible is made durable before any of it is believed.
-        let (media, backend, lineage) = (&*self.media, self.backend, &self.manifest.lineage);
+        let (media, backend, manifest) = (&*self.media, self.backend, &self.manifest);
         let settled = on_each(do_all, places.iter().filter(|_| on(Rule::SyncOpen)).collect(), |place| {
             let settled = media.settle_log(&place.log_dir());
             let settled = settled.and_then(|()| media.sync_file(&format!("{}/ack", place.dir)));
             settled.map_err(StoreError::io(media.path(&place.dir), "syncing"))
         });
-        settled.into_iter().collect::<Result<(), StoreError>>()?;
-        let opened = on_each(do_all, places, |place| open_shard(media, place, backend, lineage, key_groups));
-        let mut histories = Vec::new();
+        settled.into_iter().collect::<Result<(), StoreError>>().map_err(|fault| vec![fault])?;
+        let opened = on_each(do_all, places, |place| open_shard(media, place, backend, manifest));
+        let (mut histories, mut faults) = (Vec::new(), Vec::new());
         for opened in opened {
-            let (shard, history, acknowledged) = opened?;
+            let (shard, history, acknowledged) = match opened {
+                Ok(opened) => opened,
+                Err(fault) => {
+                    faults.push(fault);
+                    continue;
+                }
+            };
             self.newest = self.newest.max(shard.found.extent.newest).max(acknowledged);
             self.shards.push(shard);
             histories.push(history);
         }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         self.resume = resume(&histories);
         let began = self.manifest.lineage.resume();
         if self.resume < began {
-            return Err(StoreError::Behind { path: self.media.path(""), acknowledged: began, found: self.resume });
+            let path = self.media.path("");
+            return Err(vec![StoreError::Behind { path, acknowledged: began, found: self.resume }]);
         }
         let lineage = self.manifest.lineage.then(self.execution(), self.resume);
-        let (media, resume) = (&*self.media, self.resume);
+        let (media, resume, kept) = (&*self.media, self.resume, self.manifest.history);
         let pairs = self.shards.iter_mut().zip(&mut histories).collect();
-        let checked = on_each(do_all, pairs, |(shard, history): (&mut Opened, &mut History)| {
+        let checked = on_each(do_all, pairs, |(shard, history): (&mut Opened, &mut Track)| {
             let path = media.path(&shard.place.dir);
-            // A shard that is ahead of the others is read once more, without the epochs that did not happen.
-            if history.at.is_some_and(|at| at > resume) {
-                let again = shard.reader(&path).read(&lineage)?;
-                (shard.found.index, *history) = (again.index, again.history);
-                shard.found.full_seq = history.full_seq;
-            }
-            shard.reader(&path).check(&shard.found.index, history)
+            shard.settle_at(resume, history, (&lineage, kept), &path)
         });
-        checked.into_iter().collect()
+        let faults: Vec<StoreError> = checked.into_iter().filter_map(Result::err).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
     /// Whether there is nothing to resume from.
@@ -288,8 +317,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] or [`StoreError::Io`] if the log cannot be read as it was at open.
     pub fn rows(&mut self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), StoreError> {
-        let (media, steps) = (&*self.media, &self.manifest.steps[..]);
-        self.shards.iter_mut().try_for_each(|shard| ShardRows { media, shard, steps }.visit(visit))
+        self.rows_at(self.resume, visit)
     }
 
     /// Calls `read` for each shard, with the rows that are live there at the resume epoch; `do_all` is given a job for
@@ -320,7 +348,7 @@ impl ShardRows<'_> {
     pub fn visit(self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), StoreError> {
         let names: ahash::HashMap<_, _> = self.steps.iter().map(|step| (step.id, &*step.name)).collect();
         let path = self.media.path(&self.shard.place.dir);
-        self.shard.reader(&path).live(&self.shard.found.index, &mut |row| {
+        self.shard.reader(&path, None).live(&self.shard.found.index, &mut |row| {
             let step = *names.get(&row.row.step).ok_or_else(|| format!("a row is of unknown step {}", row.row.step))?;
             let value = row.row.value.ok_or("a removed row counts as live")?;
             visit(Row { step, group: row.row.group, key: row.row.key, value });
@@ -334,17 +362,18 @@ pub(crate) fn open_shard(
     media: &dyn Media,
     place: ShardPlace,
     backend: Backend,
-    lineage: &Lineage,
-    key_groups: u16,
-) -> Result<(Opened, History, Execution), StoreError> {
+    manifest: &Manifest,
+) -> Result<(Opened, Track, Execution), StoreError> {
     let path = media.path(&place.dir);
     let log = media.open_log(&place.log_dir(), backend).map(Bounded::new);
     let log = log.map_err(StoreError::io(&path, "opening"))?;
     let Some((ack, acknowledged)) = AckFile::open(media, &place.dir, place.salt)? else {
         return Err(StoreError::MissingShard { path: media.path(""), missing: format!("{}/ack", place.dir) });
     };
-    let reader = Reader { log: &log, path: &path, shard: place.index, salt: place.salt, key_groups };
-    let ReadShard { at, extent, index, history } = reader.read(lineage)?;
+    let lineage = &manifest.lineage;
+    let ShardPlace { index, salt, key_groups, .. } = place;
+    let reader = Reader { log: &log, path: &path, shard: index, salt, key_groups, kept: manifest.history };
+    let ReadShard { at, extent, index, mut history } = reader.read(lineage)?;
     let cut = lineage.cut(acknowledged.execution);
     let acknowledged_epoch = cut.map_or(acknowledged.epoch, |cut| acknowledged.epoch.min(cut));
     if on(Rule::AckFirst) && (at < acknowledged_epoch || extent.last_seq < acknowledged.last_seq) {
@@ -357,13 +386,14 @@ pub(crate) fn open_shard(
         };
         return Err(reader.damage(Some(extent.last_seq + 1), what));
     }
-    let found = Found { index, extent, ack, full_seq: history.full_seq };
+    let (times, fulls) = (std::mem::take(&mut history.times), std::mem::take(&mut history.fulls));
+    let found = Found { index, extent, ack, fulls, floor: history.floor, times };
     Ok((Opened { place, log, found }, history, acknowledged.execution))
 }
 
 /// The least epoch that all shards have; closed ones have all there is.
-fn resume(histories: &[History]) -> Epoch {
-    let at = |history: &History| history.at.unwrap_or_default();
+fn resume(histories: &[Track]) -> Epoch {
+    let at = |history: &Track| history.at.unwrap_or_default();
     let open = histories.iter().filter(|history| !history.closed).map(at).min();
     open.or_else(|| histories.iter().map(at).max()).unwrap_or_default()
 }

@@ -15,11 +15,17 @@ use highwater_store::Epoch;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Now. Operators take the time from here and from nowhere else.
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The time of day: milliseconds since 1970. It may jump, so nothing is measured with it; it tells people when an epoch was.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Which epoch the sources of this process should be in.

@@ -221,6 +221,18 @@ pub enum SinkError {
         /// What it said last.
         source: io::Error,
     },
+    /// The store is a copy, and the output goes beyond it: what follows may be committed by another run.
+    #[error(
+        "output {name} is ahead of the recovery store, which is a copy at epoch {epoch}: {beyond} bytes follow what it had then, and may be committed"
+    )]
+    AheadOfCopy {
+        /// The output.
+        name: String,
+        /// The epoch that the store is at.
+        epoch: Epoch,
+        /// Bytes beyond what it had at that epoch.
+        beyond: u64,
+    },
     /// It has content that no epoch of this store wrote.
     #[error("output {name} exists, has {has} bytes, and does not belong to this recovery store")]
     Foreign {

@@ -20,6 +20,13 @@ pub(crate) struct Schema {
     state: Shape,
 }
 
+impl Schema {
+    /// How states are written that stand beside this schema; none if it is no schema.
+    pub(crate) fn codec_of(bytes: &[u8]) -> Option<Codec> {
+        decode::<Schema>(bytes).ok().map(|schema| schema.codec)
+    }
+}
+
 /// What the flow says of how a step's states are kept.
 #[derive(Default)]
 pub(crate) struct Evolution {

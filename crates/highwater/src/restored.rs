@@ -86,6 +86,8 @@ pub(crate) struct RestoredPositions {
     pub(crate) epoch: Epoch,
     /// Names of outputs that earlier executions have begun to write.
     pub(crate) claims: Vec<String>,
+    /// Whether the store is a copy: what outputs have beyond it may be committed.
+    pub(crate) copied: bool,
     rows: HashMap<String, PackedRows>,
     /// Names of all steps that the store has heard of.
     steps: Vec<String>,
@@ -93,7 +95,7 @@ pub(crate) struct RestoredPositions {
 
 impl RestoredPositions {
     pub(crate) fn new(epoch: Epoch, claims: Vec<String>, steps: Vec<String>) -> Self {
-        RestoredPositions { epoch, claims, rows: HashMap::new(), steps }
+        RestoredPositions { epoch, claims, copied: false, rows: HashMap::new(), steps }
     }
 
     pub(crate) fn push(&mut self, step: &str, key: &[u8], value: &[u8]) {

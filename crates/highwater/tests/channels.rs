@@ -82,7 +82,7 @@ fn a_channel_that_cannot_be_replayed_is_refused_with_a_store() {
 fn life(store: &Path, kept: &Capture<u64>, panics_after: u64) -> (Result<Summary, RunError>, Option<u64>, Option<u64>) {
     let (sender, numbers) = replayable(16);
     let produce = |sender: ReplaySender<u64, u64>| {
-        let start = sender.start().unwrap();
+        let start = sender.start().expect("it is this test that ends it");
         // The flow may end too early.
         let _ = (start.map_or(0, |last| last + 1)..1000).try_for_each(|number| sender.send(number, number));
         (start, sender.watch())
@@ -101,7 +101,7 @@ fn life(store: &Path, kept: &Capture<u64>, panics_after: u64) -> (Result<Summary
         });
         numbers.sink("out", sink.clone());
     });
-    let (start, watch) = producer.join().unwrap();
+    let (start, watch) = producer.join().expect("it is this test that ends it");
     (result, start, watch.committed())
 }
 

@@ -4,6 +4,7 @@
 //! position and output are a function of the source position, whatever the cuts between epochs: that is the oracle.
 
 use crate::error::StoreError;
+use crate::history::History;
 use crate::ids::{Epoch, StepId, key_group, shard_of};
 use crate::options::OpenOptions;
 use crate::protocol::bed::{Bed, Draw};
@@ -51,6 +52,8 @@ pub(super) struct World {
     pub(super) draw: Draw,
     pub(super) careless: Careless,
     pub(super) large: Large,
+    /// What is to be kept of the past.
+    pub(super) history: Option<History>,
     /// Source position at the end of each epoch of the run that counts.
     cuts: BTreeMap<Epoch, u64>,
     /// The last epoch that the outside saw.
@@ -114,6 +117,7 @@ impl World {
             draw: Draw::new(seed),
             careless: Careless::No,
             large: Large::SOME,
+            history: None,
             cuts: BTreeMap::from([(Epoch(0), 0)]),
             effects: Epoch(0),
             sink_visible: 0,
@@ -173,8 +177,15 @@ impl World {
         if self.sink_visible < position {
             return Err(format!("the output has {} lines, the snapshot says {position}", self.sink_visible));
         }
+        if let Err(error) = self.check_past(&store) {
+            return match error {
+                Past::Refused(error) => self.or_dead(error).map(Err),
+                Past::Broken(broken) => Err(broken),
+            };
+        }
         let steps = vec![("in".into(), "source".into()), ("sum".into(), "state".into())];
-        let plan = StartPlan { shards, steps, claims: vec!["out".into()], ..StartPlan::default() };
+        let (claims, history) = (vec!["out".into()], self.history);
+        let plan = StartPlan { shards, steps, claims, history, ..StartPlan::default() };
         let started = match store.start(plan) {
             Ok(started) => started,
             Err(error) => return self.or_dead(error).map(Err),
@@ -196,6 +207,31 @@ impl World {
             seen: at,
             ended: false,
         }))
+    }
+
+    /// Every epoch that is kept is what it was, and as many are kept as were asked for.
+    fn check_past(&self, store: &Store) -> Result<(), Past> {
+        let (from, resume) = store.kept().into_inner();
+        if let Some(History::Epochs(epochs)) = store.history()
+            && from.0 > resume.0.saturating_sub(epochs)
+        {
+            return Err(Past::Broken(format!("at epoch {resume} only those from {from} are kept")));
+        }
+        if store.history().is_none() {
+            return Ok(());
+        }
+        for epoch in from.0..=resume.0 {
+            let (mut state, mut position) = (BTreeMap::new(), 0);
+            let read = store.rows_at(Epoch(epoch), &mut |row| match row.step {
+                "in" => position = u64::from_le_bytes(row.value.try_into().unwrap()),
+                _ => drop(state.insert(row.key.to_vec(), row.value.to_vec())),
+            });
+            read.map_err(Past::Refused)?;
+            if self.cuts.get(&Epoch(epoch)) != Some(&position) || state != oracle(position, self.large) {
+                return Err(Past::Broken(format!("kept epoch {epoch} of {from} to {resume} is not what it was")));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn crash(&mut self, run: Option<Run>, power: bool) {
@@ -260,6 +296,7 @@ impl World {
         let taken: Vec<(Epoch, Rows)> = queue.drain(..count).collect();
         let (first, (last, rows)) = (taken[0].0, &taken[count - 1]);
         let closed = run.ended && queue.is_empty();
+        run.started.shards[w].at_time(10 * last.0);
         run.started.shards[w].append(first, *last, rows, closed)?;
         (run.appended[w], run.closed[w].0) = (*last, closed);
         Ok(())
@@ -343,6 +380,12 @@ impl World {
         }
         self.commit(run)
     }
+}
+
+/// What is wrong with a past.
+enum Past {
+    Refused(StoreError),
+    Broken(Broken),
 }
 
 /// Why a run is over.

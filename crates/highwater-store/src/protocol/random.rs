@@ -3,8 +3,10 @@
 use super::bed::{Bed, On};
 use super::model::{Broken, Careless, Large, World};
 use crate::error::StoreError;
+use crate::history::History;
 use crate::rules::{Rule, without};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// What may happen in a run.
 #[derive(Clone, Copy, Debug)]
@@ -16,10 +18,20 @@ struct Weather {
     large: Large,
     /// A backend loses its last chunks in silence; the store must refuse.
     rollback: bool,
+    /// What is kept of the past.
+    history: Option<History>,
 }
 
-const FAIR: Weather =
-    Weather { on: On::Memory, crashes: 6, shards_max: 4, careless: Careless::No, large: Large::SOME, rollback: false };
+const FAIR: Weather = Weather {
+    on: On::Memory,
+    crashes: 6,
+    shards_max: 4,
+    careless: Careless::No,
+    large: Large::SOME,
+    rollback: false,
+    history: None,
+};
+const KEEPING: Weather = Weather { history: Some(History::Epochs(6)), ..FAIR };
 
 /// `HIGHWATER_LONG=10` makes ten times as many runs.
 pub(super) fn rounds(usual: u64) -> u64 {
@@ -28,7 +40,7 @@ pub(super) fn rounds(usual: u64) -> u64 {
 
 fn run(weather: Weather, seed: u64) -> Result<(), Broken> {
     let mut world = World::new(Bed::new(weather.on), seed);
-    (world.careless, world.large) = (weather.careless, weather.large);
+    (world.careless, world.large, world.history) = (weather.careless, weather.large, weather.history);
     let mut shards = 1 + world.draw.below(weather.shards_max);
     for crash in 0..weather.crashes {
         if world.draw.below(3) == 0 {
@@ -132,6 +144,22 @@ fn nothing_is_lost_in_sqlite() {
     holds(Weather { on: On::Sqlite, crashes: 4, shards_max: 3, ..FAIR }, 0..rounds(20));
 }
 
+/// Every kept epoch is what it was, whatever the collector, crashes and other numbers of shards did since.
+#[test]
+fn the_past_is_kept_in_memory() {
+    holds(KEEPING, 0..rounds(120));
+    holds(Weather { history: Some(History::Time(Duration::from_millis(90))), ..FAIR }, 0..rounds(40));
+    holds(Weather { history: Some(History::Epochs(1)), crashes: 9, ..FAIR }, 0..rounds(40));
+}
+
+/// The same over each backend on disk.
+#[test]
+fn the_past_is_kept_on_disk() {
+    for on in [On::Sled, On::Log, On::Sqlite] {
+        holds(Weather { on, crashes: 4, shards_max: 3, ..KEEPING }, 0..rounds(6));
+    }
+}
+
 /// A backend that loses acknowledged chunks in silence is found out.
 #[test]
 fn a_silent_fall_back_is_refused() {
@@ -173,6 +201,16 @@ each_rule_is_needed! {
     closed_is_not_for_ever: [Rule::ClosedEnds];
     closed_counts: [Rule::Closed];
     a_range_is_cut: [Rule::RangeCut];
+}
+
+#[test]
+fn gc_stays_below_the_horizon() {
+    fails(&[Rule::KeepHorizon], KEEPING);
+}
+
+#[test]
+fn a_horizon_is_told_before_it_is_used() {
+    fails(&[Rule::FloorFirst], KEEPING);
 }
 
 /// The rules that a caller must keep are needed too.

@@ -137,6 +137,7 @@ fn no_bytes_on_a_control_connection_panic_or_take_much_memory() {
         key_groups: 128,
         claims: vec!["out".into()],
         steps: vec!["joiner".into()],
+        copied: false,
     };
     let built =
         Built { steps: vec![("a".into(), "source".into())], claims: Vec::new(), listings: vec![("a".into(), 3, 9)] };

@@ -59,6 +59,7 @@ pub(crate) struct Begin {
     pub(crate) key_groups: u16,
     pub(crate) claims: Vec<String>,
     pub(crate) steps: Vec<String>,
+    pub(crate) copied: bool,
 }
 
 /// A row of the store, for the worker that owns it now.

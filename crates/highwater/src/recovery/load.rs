@@ -30,6 +30,7 @@ pub(crate) fn load(
     let mut states: Vec<RestoredStates> = (0..workers).map(|_| RestoredStates::default()).collect();
     let mut positions =
         RestoredPositions::new(store.resume(), store.claims().to_vec(), shared.keys().cloned().collect());
+    positions.copied = store.is_copy();
     let read = |rows: ShardRows<'_>| {
         let mut part = Part::default();
         rows.visit(&mut |Row { step, group, key, value }| {

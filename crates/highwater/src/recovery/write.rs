@@ -163,6 +163,7 @@ impl WriterEnd {
 
     /// Appends all that waits, makes it durable with one sync, and says so.
     fn store(&self, shard: &mut Shard, next: &mut Epoch, messages: Vec<ToShard>) -> Result<(), StoreError> {
+        shard.at_time(crate::clock::unix_ms());
         let (totals, begun) = (&self.shared.totals, now());
         let mut spent = Vec::new();
         let mut closed = false;

@@ -10,11 +10,12 @@ use crate::run::exporter::MetricsArgs;
 use crate::run::fleet::{Fleet, FleetArgs};
 use crate::run::log::{LogFormat, LogOptions};
 use crate::run::sketch::Format;
+use crate::run::tools::Tool;
 use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, Args, Command, FromArgMatches};
-use highwater_store::Backend;
+use clap::{Arg, Args, Command, FromArgMatches, Subcommand};
+use highwater_store::{Backend, History};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,11 +29,11 @@ const EXIT_USAGE: u8 = 64;
 #[command(next_help_heading = "Options of every highwater program")]
 struct EngineArgs {
     /// Worker threads
-    #[arg(short, long, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]
+    #[arg(short, long, global = true, env = "HIGHWATER_WORKERS", value_name = "N", default_value_t = 1)]
     workers: usize,
 
     /// Keep state in DIR and resume from it (absent: nothing is kept); with {process} in DIR, one for each process
-    #[arg(short, long, env = "HIGHWATER_RECOVERY", value_name = "DIR")]
+    #[arg(short, long, global = true, env = "HIGHWATER_RECOVERY", value_name = "DIR")]
     recovery: Option<PathBuf>,
 
     /// How often an epoch ends and is committed, as 1s, 10ms, 1h; 0 = after every record
@@ -40,12 +41,16 @@ struct EngineArgs {
     epoch_interval: Duration,
 
     /// Backend of a new DIR: sled, log or sqlite [sled]; refused where DIR was made with another
-    #[arg(long, env = "HIGHWATER_STORE", value_name = "BACKEND")]
+    #[arg(long, global = true, env = "HIGHWATER_STORE", value_name = "BACKEND")]
     store: Option<Backend>,
 
     /// Key groups of a new DIR, a power of two: the most workers that it can ever have
     #[arg(long, env = "HIGHWATER_KEY_GROUPS", value_name = "N", default_value_t = 128)]
     key_groups: u16,
+
+    /// Keep so much of the past, as 7d or 1000 (epochs), for backups and tools; 0: none [as DIR has it]
+    #[arg(long, env = "HIGHWATER_HISTORY", value_name = "DUR|N", value_parser = history)]
+    history: Option<History>,
 
     /// What to do with a bad record: fail (stop there), skip (leave it out and count it), or dead-letter (set it aside)
     #[arg(long, env = "HIGHWATER_ON_ERROR", value_name = "POLICY", default_value = "fail")]
@@ -98,6 +103,7 @@ struct EngineArgs {
     /// How log lines look: text, or json (one object a line)
     #[arg(
         long,
+        global = true,
         env = "HIGHWATER_LOG_FORMAT",
         value_name = "FORMAT",
         value_enum,
@@ -107,11 +113,11 @@ struct EngineArgs {
     log_format: LogFormat,
 
     /// Log more: -v what happens, -vv how, -vvv every move
-    #[arg(short, long, env = "HIGHWATER_VERBOSE", action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, env = "HIGHWATER_VERBOSE", action = clap::ArgAction::Count)]
     verbose: u8,
 
     /// Log errors only
-    #[arg(short, long, env = "HIGHWATER_QUIET", value_parser = BoolishValueParser::new())]
+    #[arg(short, long, global = true, env = "HIGHWATER_QUIET", value_parser = BoolishValueParser::new())]
     quiet: bool,
 
     #[command(flatten)]
@@ -145,8 +151,13 @@ impl ExitNow {
     }
 }
 
-/// A command line, read: the program's options, how to run, how to log, and whether to run or to start others.
-pub(crate) type Parsed<O> = (O, Config, LogOptions, Fleet);
+/// A command line, read.
+pub(crate) enum Parsed<O> {
+    /// The program's options, how to run, how to log, and whether to run or to start others.
+    Run(O, Config, LogOptions, Fleet),
+    /// A tool is to be used, and the flow not to be run.
+    Tool(Tool, Config, LogOptions),
+}
 
 /// Reads a command line, its first word being the program.
 pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result<Parsed<O>, ExitNow> {
@@ -166,15 +177,24 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
         argv.splice(1..1 + words, [format.into()]);
     }
     let name = program_name(Path::new(argv.first().map_or("".as_ref(), OsString::as_os_str)));
-    let mut command = command::<O>(&name)?;
+    let first = argv.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    // Anywhere else, and as the value of an option, the name of a tool is a word like any other: `-r state`.
+    let wants_tool = Tool::augment_subcommands(Command::new("tools")).find_subcommand(first).is_some();
+    let asks_for_help = argv.iter().any(|word| word == "-h" || word == "--help");
+    let mut command = command::<O>(&name, wants_tool || asks_for_help)?;
     if sketches {
         command = command.mut_args(|arg| arg.required(false));
     }
     let mut read = || {
         let matches = command.try_get_matches_from_mut(&argv)?;
-        Ok((O::from_arg_matches(&matches)?, EngineArgs::from_arg_matches(&matches)?))
+        let ours = EngineArgs::from_arg_matches(&matches)?;
+        let asked = match matches.subcommand_name() {
+            Some(_) => Asked::Tool(Tool::from_arg_matches(&matches)?),
+            None => Asked::Run(O::from_arg_matches(&matches)?),
+        };
+        Ok((asked, ours))
     };
-    let (options, ours) = read().map_err(|error: clap::Error| ExitNow::new(error.format(&mut command)))?;
+    let (asked, ours) = read().map_err(|error: clap::Error| ExitNow::new(error.format(&mut command)))?;
     let log = LogOptions { format: ours.log_format, verbose: ours.verbose, quiet: ours.quiet };
     let read = ours.into_config(name).and_then(|(mut config, fleet)| {
         let mut processes = 1;
@@ -186,9 +206,17 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
         config.check_for(processes).map(|()| (config, fleet))
     });
     match read {
-        Ok((config, fleet)) => Ok((options, config, log, fleet)),
+        Ok((config, fleet)) => Ok(match asked {
+            Asked::Run(options) => Parsed::Run(options, config, log, fleet),
+            Asked::Tool(tool) => Parsed::Tool(tool, config, log),
+        }),
         Err(what) => Err(ExitNow::new(command.error(ErrorKind::ValueValidation, what))),
     }
+}
+
+enum Asked<O> {
+    Run(O),
+    Tool(Tool),
 }
 
 impl EngineArgs {
@@ -203,6 +231,7 @@ impl EngineArgs {
             epoch_interval: self.epoch_interval,
             store: self.store,
             key_groups: self.key_groups,
+            history: self.history,
             on_error: self.on_error,
             dead_letters: self.dead_letter,
             retry: self.retry,
@@ -223,7 +252,7 @@ impl EngineArgs {
 }
 
 /// The program's options, then ours, under one name.
-fn command<O: Args>(name: &str) -> Result<Command, ExitNow> {
+fn command<O: Args>(name: &str, with_tools: bool) -> Result<Command, ExitNow> {
     let mut bare = Command::new("flow").bin_name(name).display_name(name);
     let theirs = O::augment_args(Command::new("theirs"));
     let ours = EngineArgs::augment_args(Command::new("ours"))
@@ -239,11 +268,25 @@ fn command<O: Args>(name: &str) -> Result<Command, ExitNow> {
             return Err(ExitNow::new(bare.error(ErrorKind::ArgumentConflict, text)));
         }
     }
+    let tools = Tool::augment_subcommands(Command::new("tools"));
+    if let Some(name) =
+        theirs.get_subcommands().map(Command::get_name).find(|name| tools.find_subcommand(name).is_some())
+    {
+        let text =
+            format!("the program's own command `{name}` clashes with highwater's `{name}`: rename the program's");
+        return Err(ExitNow::new(bare.error(ErrorKind::ArgumentConflict, text)));
+    }
     // The version of the program itself cannot be known from here; a program that wants to tell it sets it on its
     // options: `#[command(version)]`.
     let ours =
         EngineArgs::augment_args(bare).about(None::<&str>).long_about(None::<&str>).next_help_heading(None::<&str>);
-    Ok(O::augment_args(ours.version(concat!("(highwater ", env!("CARGO_PKG_VERSION"), ")"))))
+    let all = O::augment_args(ours.version(concat!("(highwater ", env!("CARGO_PKG_VERSION"), ")")));
+    if !with_tools {
+        return Ok(all);
+    }
+    // A tool needs nothing of what the flow needs.
+    let all = all.subcommand_precedence_over_arg(true).subcommand_negates_reqs(true).disable_help_subcommand(true);
+    Ok(Tool::augment_subcommands(all).subcommand_required(false))
 }
 
 /// What two options have in common that only one can have.
@@ -279,6 +322,13 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 1s, 10ms or 1h, or 0"))
+}
+
+fn history(text: &str) -> Result<History, String> {
+    match text.parse() {
+        Ok(epochs) => Ok(History::Epochs(epochs)),
+        Err(_) => duration(text).map(History::Time).map_err(|_| "write it as 1000 (epochs), or as 7d, 1h".to_owned()),
+    }
 }
 
 fn renaming(text: &str) -> Result<(String, String), String> {

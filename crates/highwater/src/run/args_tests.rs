@@ -1,6 +1,7 @@
 //! What the command line accepts, refuses, and says.
 
 use super::*;
+use crate::run::tools::Output;
 
 /// A program's options: input files, an output.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -15,7 +16,10 @@ struct Options {
 
 fn read<O: Args>(line: &str) -> Result<(O, Config, LogOptions), ExitNow> {
     let parsed = parse(std::iter::once("dir/cart_join").chain(line.split_whitespace()).map(OsString::from));
-    parsed.map(|(options, config, log, _)| (options, config, log))
+    parsed.map(|parsed| match parsed {
+        Parsed::Run(options, config, log, _) => (options, config, log),
+        Parsed::Tool(tool, ..) => panic!("{line:?} is {tool:?}"),
+    })
 }
 
 fn config(line: &str) -> Config {
@@ -30,7 +34,9 @@ fn refused<O: Args + std::fmt::Debug>(line: &str) -> String {
 
 #[test]
 fn clap_finds_nothing_wrong_with_the_options() {
-    command::<Options>("cart_join").expect("no clash").debug_assert();
+    for with_tools in [false, true] {
+        command::<Options>("cart_join", with_tools).expect("no clash").debug_assert();
+    }
 }
 
 #[test]
@@ -106,7 +112,8 @@ fn help_and_version_are_no_mistakes() {
 
 #[test]
 fn every_option_of_ours_has_an_environment_variable() {
-    for arg in EngineArgs::augment_args(Command::new("ours")).get_arguments() {
+    // What is hidden stands for a word of the command line, and is nobody's setting.
+    for arg in EngineArgs::augment_args(Command::new("ours")).get_arguments().filter(|arg| !arg.is_hide_set()) {
         let id = arg.get_id().as_str().to_uppercase();
         assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(format!("HIGHWATER_{id}").as_str()));
     }
@@ -181,4 +188,60 @@ fn an_option_that_clashes_with_ours_is_refused_naming_both() {
         )
         .contains("--help")
     );
+}
+
+fn tool(line: &str) -> (Tool, Config) {
+    let argv = std::iter::once("dir/cart_join").chain(line.split_whitespace()).map(OsString::from);
+    match parse::<Options>(argv) {
+        Ok(Parsed::Tool(tool, config, _)) => (tool, config),
+        Ok(Parsed::Run(options, ..)) => panic!("{line:?} runs with {options:?}"),
+        Err(exit) => panic!("{line:?} is refused: {}", exit.error),
+    }
+}
+
+/// A tool is the first word; anywhere else its name is an input, or the value of an option.
+#[test]
+fn a_tool_is_meant_where_its_name_comes_first() {
+    let (tool, config) = tool("verify -r st --json");
+    assert_eq!((tool, config.recovery), (Tool::Verify(Output { json: true }), Some("st".into())));
+    let (options, config, _) = read::<Options>("a.json -r state verify").expect("a run");
+    assert_eq!(
+        (options.input, config.recovery),
+        (["a.json", "verify"].map(PathBuf::from).to_vec(), Some("state".into()))
+    );
+    assert_eq!(read::<Options>("./verify").expect("a file").0.input, ["./verify"].map(PathBuf::from));
+}
+
+/// What a flow needs, a tool does not.
+#[test]
+fn a_tool_needs_nothing_of_the_flow() {
+    #[derive(Args, Clone, Debug)]
+    struct Demanding {
+        #[arg(required = true)]
+        input: Vec<PathBuf>,
+    }
+    assert!(matches!(parse::<Demanding>(["p", "verify"].map(OsString::from)), Ok(Parsed::Tool(..))));
+    refused::<Demanding>("-r st");
+}
+
+#[test]
+fn a_command_of_the_program_that_clashes_is_named() {
+    #[derive(clap::Subcommand, Clone, Debug)]
+    enum Theirs {
+        Verify,
+    }
+    #[derive(Args, Clone, Debug)]
+    struct Clashing {
+        #[command(subcommand)]
+        _what: Option<Theirs>,
+    }
+    assert!(refused::<Clashing>("").contains("`verify` clashes"));
+}
+
+#[test]
+fn a_past_is_measured_in_epochs_or_time() {
+    assert_eq!(config("").history, None);
+    assert_eq!(config("--history 1000").history, Some(History::Epochs(1000)));
+    assert_eq!(config("--history 7d").history, Some(History::Time(Duration::from_secs(7 * 86_400))));
+    refused::<Options>("--history long");
 }

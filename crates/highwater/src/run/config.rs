@@ -8,8 +8,8 @@ use crate::cluster::Cluster;
 use crate::graph::Settings;
 use crate::policy::OnError;
 use crate::status::StatusHandle;
-use highwater_store::Backend;
 use highwater_store::faulty::FaultyDisk;
+use highwater_store::{Backend, History};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +53,8 @@ pub struct Config {
     pub store: Option<Backend>,
     /// Key groups of a new store, a power of two: the most workers that it can ever have.
     pub key_groups: u16,
+    /// How much of its past the store keeps from now on. None: as much as the run before, nothing for a new store.
+    pub history: Option<History>,
     /// What becomes of a record that cannot be read and of an item that user code refuses.
     pub on_error: OnError,
     /// The file that dead letters go to: what a step sets aside under [`OnError::DeadLetter`].
@@ -108,6 +110,7 @@ impl Config {
             epoch_interval: Duration::from_secs(1),
             store: None,
             key_groups: 128,
+            history: None,
             on_error: OnError::default(),
             dead_letters: None,
             retry: None,

@@ -196,6 +196,7 @@ impl Crew {
             key_groups: opened.router.groups(),
             claims: opened.positions.claims.clone(),
             steps: opened.positions.steps().to_vec(),
+            copied: opened.positions.copied,
         };
         self.fabric.broadcast(&Message::Begin(begin));
         for (at, RestoredStates(steps)) in rest.into_iter().enumerate() {
@@ -225,6 +226,7 @@ impl Crew {
         self.store.set(begin.store);
         let mut states: Vec<RestoredStates> = (0..self.workers()).map(|_| RestoredStates::default()).collect();
         let mut positions = RestoredPositions::new(begin.resume, begin.claims, begin.steps);
+        positions.copied = begin.copied;
         loop {
             match self.wait()? {
                 (0, Message::Rows(rows)) => {

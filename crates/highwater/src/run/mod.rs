@@ -1,6 +1,7 @@
 //! Runs a flow: as a program ([`main`]), or inside one ([`run`]).
 
 mod args;
+mod beside;
 mod config;
 mod crew;
 mod dirs;
@@ -13,23 +14,26 @@ mod program;
 mod publish;
 mod report;
 mod sketch;
+mod tools;
 mod worker;
 
 pub use crate::cluster::Cluster;
 pub use crate::policy::OnError;
 pub use config::{Config, StopHandle};
+pub use highwater_store::History;
 pub use program::main;
 
 use crate::data::StepError;
 use crate::error::{BuildError, RunError};
 use crate::flow::Flow;
-use crate::graph::{Listings, StepKind};
+use crate::graph::Listings;
 use crate::recovery::load::{at_once, load};
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::{RunId, Shared};
 use crate::source::check_letters;
 use crate::status::{Status, Watch};
+use beside::{by_step, still_beside, with_what_is_beside};
 use crew::Crew;
 use dirs::{Dirs, are_own};
 use gate::{Gate, Go};
@@ -277,34 +281,6 @@ fn load_store(
     Ok(Opened { store: Some(store), recovery: true, router, states, positions })
 }
 
-/// The step that something stands beside, as the count of what it skipped or the schema of its states.
-fn beside(name: &str) -> Option<&str> {
-    name.split_once('#').map(|(step, _)| step).filter(|step| !step.is_empty())
-}
-
-/// The steps to drop, each together with what stands beside it: that is no step of the user's.
-fn with_what_is_beside(drop_steps: &[String], store: &Store) -> Vec<String> {
-    let dropped = |name: &&String| beside(name).is_some_and(|step| drop_steps.iter().any(|other| other == step));
-    let stored = store.steps().iter().map(|step| &step.name);
-    drop_steps.iter().chain(stored.filter(dropped)).cloned().collect()
-}
-
-/// What stands in the store beside a step of the flow, and is not needed by it today: kept, since it may be again.
-fn still_beside(store: &Store, flow: &[(String, StepKind)]) -> Vec<(String, String)> {
-    let has = |name: &str| flow.iter().any(|(step, _)| step == name);
-    let kept = store.steps().iter().filter(|step| !has(&step.name) && beside(&step.name).is_some_and(has));
-    kept.map(|step| (step.name.clone(), step.kind.clone())).collect()
-}
-
-/// An error that names a step, but not what stands beside it.
-fn by_step(mut error: StoreError) -> StoreError {
-    if let StoreError::Orphans { steps, .. } = &mut error {
-        let all = steps.clone();
-        steps.retain(|name| beside(name).is_none_or(|step| !all.iter().any(|other| other == step)));
-    }
-    error
-}
-
 struct Running<'a> {
     config: &'a Config,
     crew: Option<&'a Crew>,
@@ -353,6 +329,7 @@ impl Running<'_> {
                 steps,
                 claims: flow.claims,
                 drop_steps,
+                history: self.config.history,
             };
             let id = store.id();
             let failed = |error| RunError::Store { error, kept: None };

@@ -1,6 +1,6 @@
 //! A flow as a program: command line, logs, signals, and the exit code.
 
-use super::args::parse;
+use super::args::{Parsed, parse};
 use super::fleet::{Child, Fleet};
 use super::launch::Launch;
 use super::report::{exit_code, print_failure, print_summary, progress};
@@ -53,7 +53,11 @@ where
 {
     let argv: Vec<_> = std::env::args_os().collect();
     let (options, config, log, fleet) = match parse::<O>(argv.clone()) {
-        Ok(parsed) => parsed,
+        Ok(Parsed::Run(options, config, log, fleet)) => (options, config, log, fleet),
+        Ok(Parsed::Tool(tool, config, log)) => {
+            log.start();
+            return tool.run(&config, log);
+        }
         Err(exit) => {
             exit.print();
             return ExitCode::from(exit.code);

@@ -7,7 +7,7 @@
 mod command;
 mod progress;
 
-pub(crate) use progress::{print_summary, progress};
+pub(crate) use progress::{print_summary, progress, thousands};
 
 use super::log::{LogFormat, show_progress, started};
 use crate::error::{Kept, RunError, SinkError, SourceError, printable};
@@ -54,9 +54,11 @@ pub(super) fn sink_code(error: &SinkError) -> u8 {
         SinkError::Create { .. } => 73,
         SinkError::Io { .. } | SinkError::Unavailable { .. } => 74,
         SinkError::Locked { .. } | SinkError::Overtaken { .. } => 75,
-        SinkError::Behind { .. } | SinkError::Changed { .. } | SinkError::Ahead { .. } | SinkError::Foreign { .. } => {
-            78
-        }
+        SinkError::Behind { .. }
+        | SinkError::Changed { .. }
+        | SinkError::Ahead { .. }
+        | SinkError::AheadOfCopy { .. }
+        | SinkError::Foreign { .. } => 78,
         SinkError::Closed { .. } => 141,
     }
 }
@@ -64,6 +66,8 @@ pub(super) fn sink_code(error: &SinkError) -> u8 {
 pub(super) fn store_code(error: &StoreError) -> u8 {
     match error {
         StoreError::BadOption { .. } => 64,
+        StoreError::NoStore { .. } | StoreError::NoExport { .. } => 66,
+        StoreError::Exists { .. } => 73,
         StoreError::Locked { .. } | StoreError::Overtaken { .. } => 75,
         StoreError::Io { source, durable: None, .. } if cannot_create(source.kind()) => 73,
         StoreError::Io { .. } | StoreError::NoSpace { .. } | StoreError::Poisoned { .. } => 74,
@@ -79,13 +83,15 @@ fn cannot_create(kind: ErrorKind) -> bool {
 /// Prints the last lines of a run that failed. `argv` is the command line that started it.
 pub(crate) fn print_failure(error: &RunError, argv: &[OsString]) {
     show_progress(None);
-    let Some(last) = Failure::of(error, argv) else { return };
-    let text = match started().format {
-        LogFormat::Text => last.text(),
-        LogFormat::Json => last.json(),
-    };
-    // If stderr is gone, the exit code still says it.
-    let _ = io::stderr().write_all(text.as_bytes());
+    if let Some(last) = Failure::of(error, argv) {
+        last.print();
+    }
+}
+
+/// Prints why a tool did not do what it was asked for.
+pub(crate) fn print_tool_failure(what: &str, exit: u8) {
+    let (what, nothing) = (printable(what), String::new);
+    Failure { what, kept: nothing(), advice: nothing(), next: None, exit }.print();
 }
 
 /// What there is to say about an error.
@@ -100,6 +106,15 @@ struct Failure {
 }
 
 impl Failure {
+    fn print(&self) {
+        let text = match started().format {
+            LogFormat::Text => self.text(),
+            LogFormat::Json => self.json(),
+        };
+        // If stderr is gone, the exit code still says it.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
     /// Nothing, if nobody is there to be told.
     fn of(error: &RunError, argv: &[OsString]) -> Option<Failure> {
         let exit = exit_code(error);
@@ -243,6 +258,9 @@ fn advice(error: &RunError) -> String {
                 SinkError::Locked { .. } => "Wait for that run to end, stop it, or name another output".to_owned(),
                 SinkError::Behind { .. } => {
                     format!("Put the file back, or start it over without what it had, with {}", rewind())
+                }
+                SinkError::AheadOfCopy { .. } => {
+                    format!("Use the newest store, or cut the output back to that epoch with {}", rewind())
                 }
                 SinkError::Foreign { .. } => {
                     format!("Name another output, or replace what is in this one with {}", rewind())

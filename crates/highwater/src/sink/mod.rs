@@ -188,6 +188,11 @@ pub trait Writer: Send + 'static {
     /// [`SinkError::Locked`], [`SinkError::Create`]: the start is refused.
     fn open(&mut self, resume: &Resume<Self::Position>) -> Result<(), SinkError>;
 
+    /// How much lies in the output beyond where it stood, once `open` has looked: bytes, or what it counts in.
+    fn beyond(&self) -> u64 {
+        0
+    }
+
     /// Cuts the output back to where `open` said it stood, and creates it if need be. Durable when it returns.
     ///
     /// # Errors

@@ -308,6 +308,11 @@ impl Writer for LineWriter {
         Ok(())
     }
 
+    fn beyond(&self) -> u64 {
+        let State::Checked { file: Some(file), bytes, .. } = &self.state else { return 0 };
+        file.metadata().map_or(0, |found| found.len().saturating_sub(*bytes))
+    }
+
     fn restore(&mut self, _start: &Start) -> Result<(), SinkError> {
         match std::mem::replace(&mut self.state, State::Unopened) {
             State::Checked { file, bytes, durable } => {

@@ -156,6 +156,7 @@ pub trait Partition: 'static {
     /// and never for one that is not committed; it must not take long. After a crash between the commit and this
     /// call it is not told again: then [`Source::open`] with a position says the same.
     fn committed(&mut self, _position: Self::Position) {}
+
     /// How much is there and not read, in the units of the place's offset; `None` where nobody can know. Asked about
     /// once a second, for the status of the run.
     fn behind(&self) -> Option<u64> {

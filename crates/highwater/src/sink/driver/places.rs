@@ -8,7 +8,7 @@ use super::rows::RowKey;
 use super::thread::{Restored, refused};
 use crate::codec::{decode, encode_key};
 use crate::data::StepError;
-use crate::error::RunError;
+use crate::error::{RunError, SinkError};
 use crate::graph::Graph;
 use crate::sink::{Resume, Sink, Slot, Start, Writer};
 use highwater_store::Epoch;
@@ -78,20 +78,39 @@ impl Places {
                 continue;
             }
             let now = Some(name.as_str()) == output;
-            let resume = match position {
+            let of = Slot { flow: graph.settings.flow.clone(), step: step.clone(), output: name.clone(), slot };
+            let mut writer = sink.writer(&of);
+            let copied = graph.positions.copied;
+            let mut resume = match position {
                 _ if !graph.shared.recovery => Resume::Fresh,
-                Some(position) if !rewind => Resume::At { epoch: graph.positions.epoch, position },
+                // An output that is only ahead of a copy is cut back to it, and not started over.
+                Some(position) if !rewind || copied => Resume::At { epoch: graph.positions.epoch, position },
                 _ if now => Resume::Unwritten { ours },
                 _ => continue,
             };
+            let mut open = patience.of(|| writer.open(&resume));
+            // Beyond a copy there may be what another run has committed; else, only what was never committed.
+            let beyond = if copied && !rewind { writer.beyond() } else { 0 };
+            if open.is_ok() && beyond > 0 {
+                open = Err(SinkError::AheadOfCopy { name: name.clone(), epoch: graph.positions.epoch, beyond });
+            }
+            if rewind && open.is_err() && matches!(resume, Resume::At { .. }) {
+                if !now {
+                    continue;
+                }
+                resume = Resume::Unwritten { ours };
+                writer = sink.writer(&of);
+                open = patience.of(|| writer.open(&resume));
+            }
+            open.map_err(|error| refused(patience, error))?;
             // What was kept back and is started over is not to be sent any more.
             let position = RowKey { output: name.clone(), slot, epoch: None };
-            let forgotten =
-                if rewind { outbox.drain(..).map(|(e, _)| position.outbox(e)).collect() } else { Vec::new() };
+            let forgotten = if rewind && !matches!(resume, Resume::At { .. }) {
+                outbox.drain(..).map(|(e, _)| position.outbox(e)).collect()
+            } else {
+                Vec::new()
+            };
             let resumed = matches!(resume, Resume::At { .. }).then_some(graph.positions.epoch);
-            let of = Slot { flow: graph.settings.flow.clone(), step: step.clone(), output: name, slot };
-            let mut writer = sink.writer(&of);
-            patience.of(|| writer.open(&resume)).map_err(|error| refused(patience, error))?;
             let written = now && self.slot_here(graph) == Some(slot);
             opened.push(Opened { writer, position, resumed, outbox, forgotten, written });
         }

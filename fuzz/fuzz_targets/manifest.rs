@@ -1,9 +1,0 @@
-//! Any bytes, as `Target::Manifest` of the store reads them.
-#![no_main]
-
-use highwater_store::hostile::Target;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    Target::Manifest.read(bytes);
-});
