@@ -129,11 +129,11 @@ impl<'s, 'c> Collections<'s, 'c> {
     /// ```
     /// use highwater_differential::prelude::*;
     /// let changes = highwater::testing::run(|flow| {
-    ///     let prices = flow.source("in", list([("tea", Some(3)), ("rum", Some(9)), ("tea", Some(4)), ("rum", None)]));
-    ///     let prices = prices.map(|(what, price)| (what.to_owned(), price)).into_keyed();
+    ///     let prices = flow.source("in", list([('t', Some(3)), ('r', Some(9)), ('t', Some(4)), ('r', None)]));
+    ///     let prices = prices.into_keyed();
     ///     flow.collections(|scope| scope.changes(scope.upserts("prices", prices)))
     /// });
-    /// assert_eq!(changes, [(("tea".to_owned(), 4), 1)]);
+    /// assert_eq!(changes, [(('t', 4), 1)]);
     /// ```
     ///
     /// # Source
