@@ -100,7 +100,6 @@ fn f1_killed_and_started_with_other_numbers_no_line_is_lost_or_doubled() {
 }
 
 #[test]
-#[ignore = "fails: a start after kills and rescales is refused with a shard whose checksum does not fit (docs/cluster.md, limits)"]
 fn f1_with_directories_of_their_own_no_line_is_lost_or_doubled() {
     drill("state/{process}", number("HIGHWATER_DRILL_KILLS", 30), number("HIGHWATER_DRILL_SEED", 2));
 }

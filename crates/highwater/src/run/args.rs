@@ -14,7 +14,8 @@ use crate::run::tools::Tool;
 use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, Args, Command, FromArgMatches, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use highwater_store::{Backend, History};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -177,10 +178,15 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
         argv.splice(1..1 + words, [format.into()]);
     }
     let name = program_name(Path::new(argv.first().map_or("".as_ref(), OsString::as_os_str)));
-    let first = argv.get(1).and_then(|word| word.to_str()).unwrap_or_default();
-    // Anywhere else, and as the value of an option, the name of a tool is a word like any other: `-r state`.
-    let wants_tool = Tool::augment_subcommands(Command::new("tools")).find_subcommand(first).is_some();
+    let tools = Tool::augment_subcommands(Command::new("tools"));
+    let mut wants_tool = argv.iter().filter_map(|word| word.to_str()).any(|word| tools.find_subcommand(word).is_some());
     let asks_for_help = argv.iter().any(|word| word == "-h" || word == "--help");
+    if wants_tool {
+        // After an input of the program, the name of a tool is one more input; as the value of an option it never
+        // was anything else.
+        let read = command::<O>(&name, true)?.ignore_errors(true).try_get_matches_from(&argv);
+        wants_tool = read.is_ok_and(|matches| matches.subcommand().is_some() && !names_inputs::<O>(&matches));
+    }
     let mut command = command::<O>(&name, wants_tool || asks_for_help)?;
     if sketches {
         command = command.mut_args(|arg| arg.required(false));
@@ -212,6 +218,13 @@ pub(crate) fn parse<O: Args>(argv: impl IntoIterator<Item = OsString>) -> Result
         }),
         Err(what) => Err(ExitNow::new(command.error(ErrorKind::ValueValidation, what))),
     }
+}
+
+/// Whether the command line has words of its own for the program: what no option took.
+fn names_inputs<O: Args>(matches: &ArgMatches) -> bool {
+    let theirs = O::augment_args(Command::new("theirs"));
+    let given = |arg: &Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    theirs.get_positionals().any(given)
 }
 
 enum Asked<O> {
@@ -285,7 +298,7 @@ fn command<O: Args>(name: &str, with_tools: bool) -> Result<Command, ExitNow> {
         return Ok(all);
     }
     // A tool needs nothing of what the flow needs.
-    let all = all.subcommand_precedence_over_arg(true).subcommand_negates_reqs(true).disable_help_subcommand(true);
+    let all = all.subcommand_negates_reqs(true).disable_help_subcommand(true);
     Ok(Tool::augment_subcommands(all).subcommand_required(false))
 }
 

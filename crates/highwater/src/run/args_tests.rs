@@ -199,11 +199,14 @@ fn tool(line: &str) -> (Tool, Config) {
     }
 }
 
-/// A tool is the first word; anywhere else its name is an input, or the value of an option.
+/// A tool comes before any input; after one its name is an input, and as the value of an option a value.
 #[test]
-fn a_tool_is_meant_where_its_name_comes_first() {
+fn a_tool_is_meant_where_no_option_and_no_input_claims_its_name() {
     let (tool, config) = tool("verify -r st --json");
     assert_eq!((tool, config.recovery), (Tool::Verify(Output { json: true }), Some("st".into())));
+    let (tool, config) = self::tool("-r state verify --json");
+    assert_eq!((tool, config.recovery), (Tool::Verify(Output { json: true }), Some("state".into())));
+    assert_eq!(read::<Options>("-r state a.json").expect("a run").1.recovery, Some("state".into()));
     let (options, config, _) = read::<Options>("a.json -r state verify").expect("a run");
     assert_eq!(
         (options.input, config.recovery),

@@ -107,13 +107,15 @@ pub(super) struct FarDir {
     pub(super) fabric: Arc<Fabric>,
     pub(super) process: usize,
     pub(super) dir: usize,
-    /// What ended the run meanwhile, if something did.
+    /// What ended the run meanwhile, if something did; held while a call is under way. All directories have the same.
     pub(super) lost: Arc<Mutex<Option<Fault>>>,
 }
 
 impl DirCalls for FarDir {
+    /// One at a time, over all directories: shards are read by several threads, and an answer does not say whose it is.
     fn call(&self, call: DirCall) -> io::Result<DirAnswer> {
-        if lock(&self.lost).is_some() {
+        let mut lost = lock(&self.lost);
+        if lost.is_some() {
             return Err(io::Error::other("the run has ended"));
         }
         self.fabric.send(self.process, Message::Call(self.dir, call));
@@ -126,7 +128,7 @@ impl DirCalls for FarDir {
             Err(Wait::Fault(fault)) => fault,
         };
         let what = fault.what.clone();
-        *lock(&self.lost) = Some(fault);
+        *lost = Some(fault);
         Err(io::Error::other(what))
     }
 }
