@@ -49,7 +49,7 @@ fn points() -> BTreeSet<String> {
 }
 
 /// Lines of new input for each run of a life.
-const LINES: usize = 300;
+const LINES: usize = 700;
 
 /// One store, struck once a run, each run at another number of workers and with more to read. Answers
 /// how often the point fired.

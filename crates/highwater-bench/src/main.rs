@@ -1,23 +1,30 @@
 //! Workloads for the cart join, the rivals that do the same job, and the price of recovery.
 //!
 //! `generate` writes input and foretells the digest of its output; `limit`, `timely` and `cart` do the job
-//! and end with one line of JSON about themselves; `price` runs them all against each other. A contender
-//! whose output has another digest ends the comparison: there is no price for a wrong answer.
+//! and end with one line of JSON about themselves; `price`, `epochs`, `scaling`, `resume` and `memory` run them
+//! against each other. A contender whose output has another digest ends the comparison: there is no price for a
+//! wrong answer. `guard` counts instructions, where a busy machine would lie about time.
 
 mod cart;
 mod collections;
+mod contest;
 mod differential;
 mod digest;
+mod epochs;
 mod flow;
+mod guard;
+mod keys;
 mod limit;
 mod measure;
 mod price;
 mod rival;
+mod scaling;
 mod store;
 mod workload;
 
 use clap::{Parser, Subcommand};
-use highwater::Config;
+use highwater::{Config, Summary};
+use highwater_store::Backend;
 use measure::{Said, rss_bytes_max};
 use price::ms;
 use std::io::{self, Write};
@@ -78,9 +85,26 @@ enum What {
         /// How often an epoch ends
         #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
         epoch_interval: Duration,
+        /// Backend of a new store
+        #[arg(long)]
+        store: Option<Backend>,
         /// Watches for the longest time without a cart
         #[arg(long)]
         pause: bool,
+    },
+    /// A job with 200 bytes of state a key: for `resume`
+    #[command(hide = true)]
+    Padded {
+        #[command(flatten)]
+        job: Job,
+        #[arg(short, long, default_value_t = 1)]
+        workers: usize,
+        #[arg(short, long)]
+        recovery: Option<PathBuf>,
+        #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
+        epoch_interval: Duration,
+        #[arg(long)]
+        store: Option<Backend>,
     },
     /// What recovery costs, and what the engine costs without it
     Price(price::Price),
@@ -118,6 +142,16 @@ enum What {
         #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
         epoch_interval: Duration,
     },
+    /// What small epochs cost, from one for every record to ten seconds
+    Epochs(epochs::Epochs),
+    /// What more workers bring, with one file and with several
+    Scaling(scaling::Scaling),
+    /// What it takes to start again on a store with many keys
+    Resume(keys::Resume),
+    /// What memory a key takes
+    Memory(keys::Memory),
+    /// Instructions of four small fixed workloads against those of the code before
+    Guard(guard::Guard),
 }
 
 #[derive(clap::Args)]
@@ -159,24 +193,26 @@ fn run(what: What) -> Result<String, String> {
             rival::run(job.files, job.output, workers)?;
             Ok(said(Said::default()))
         }
-        What::Cart { job, workers, recovery, epoch_interval, pause } => {
+        What::Cart { job, workers, recovery, epoch_interval, store, pause } => {
             let pulse = pause.then(Arc::<flow::Pulse>::default);
             let mut config = Config::new("cart");
             config.workers = workers;
             config.recovery = recovery;
             config.epoch_interval = epoch_interval;
+            config.store = store;
             let options = flow::Options { files: job.files, output: job.output, pulse: pulse.clone() };
             let summary = flow::run(config, options)?;
-            Ok(said(Said {
-                records: summary.records,
-                rows: summary.rows,
-                row_bytes: summary.row_bytes,
-                epochs: summary.committed.0 - summary.resumed.0,
-                syncs: summary.syncs,
-                pause_ms: pulse.map(|pulse| ms(pulse.longest())),
-                latency_ms: pause.then(|| ms(summary.latency_max)),
-                ..Said::default()
-            }))
+            let pause_ms = pulse.map(|pulse| ms(pulse.longest()));
+            let latency_ms = pause.then(|| ms(summary.latency_max));
+            Ok(said(Said { pause_ms, latency_ms, ..of_run(&summary) }))
+        }
+        What::Padded { job, workers, recovery, epoch_interval, store } => {
+            let mut config = Config::new("padded");
+            config.workers = workers;
+            config.recovery = recovery;
+            config.epoch_interval = epoch_interval;
+            config.store = store;
+            Ok(said(of_run(&keys::padded(config, job.files, job.output)?)))
         }
         What::Price(price) => price.run(),
         What::Store(store) => store.run(),
@@ -190,19 +226,28 @@ fn run(what: What) -> Result<String, String> {
             config.epoch_interval = epoch_interval;
             let options = collections::Options { files: job.files, output: job.output };
             let summary = collections::run(config, options)?;
-            Ok(said(Said {
-                records: summary.records,
-                rows: summary.rows,
-                row_bytes: summary.row_bytes,
-                epochs: summary.committed.0 - summary.resumed.0,
-                syncs: summary.syncs,
-                ..Said::default()
-            }))
+            Ok(said(of_run(&summary)))
         }
         What::DifferentialByHand { job, workers, epoch_interval } => {
             collections::rival(job.files, job.output, workers, epoch_interval)?;
             Ok(said(Said::default()))
         }
+        What::Epochs(epochs) => epochs.run(),
+        What::Scaling(scaling) => scaling.run(),
+        What::Resume(resume) => resume.run(),
+        What::Memory(memory) => memory.run(),
+        What::Guard(guard) => guard.run(),
+    }
+}
+
+fn of_run(summary: &Summary) -> Said {
+    Said {
+        records: summary.records,
+        rows: summary.rows,
+        row_bytes: summary.row_bytes,
+        epochs: summary.committed.0 - summary.resumed.0,
+        syncs: summary.syncs,
+        ..Said::default()
     }
 }
 

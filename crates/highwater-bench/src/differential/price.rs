@@ -1,8 +1,8 @@
 //! The price of recovery of collections, against Differential by hand.
 
+use crate::contest::{machine, spread};
 use crate::digest::{Digest, Digester};
 use crate::measure::{self, Cost};
-use crate::price::{machine, spread};
 use crate::workload::Workload;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

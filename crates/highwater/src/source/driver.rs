@@ -45,6 +45,9 @@ const LETTERS: usize = 3;
 const TELL: Duration = Duration::from_secs(1);
 const TOLD_MAX: usize = 100;
 
+/// Epochs in one turn of a source whose every record is one: what a turn costs the flow is shared by so many.
+const EPOCHS_PER_TURN: usize = 128;
+
 /// Records in one message, at most: buffers of tens of kilobytes come and go cheaply, larger ones do not.
 const MESSAGE_RECORDS: usize = 512;
 
@@ -121,37 +124,43 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
                 driver.time = latest;
                 held.iter_mut().for_each(|capability| capability.downgrade(&latest));
             }
-            let at = driver.time;
-            let turn = catch_unwind(AssertUnwindSafe(|| driver.turn()));
-            let turn = turn.unwrap_or_else(|payload| {
-                report(&driver.shared, &driver.step, driver.worker, at.epoch(), None, payload.as_ref());
-                Turn::Hold
-            });
-            let mut records = driver.batch.drain(..).peekable();
-            while records.peek().is_some() {
-                let mut message: Vec<S::Item> = records.by_ref().take(MESSAGE_RECORDS).collect();
-                items.activate().session(&held[0]).give_container(&mut message);
-            }
-            drop(records);
-            if !driver.changes.is_empty() {
-                changes.activate().session(&held[1]).give_iterator(driver.changes.drain(..));
-            }
-            if !driver.aside.is_empty() {
-                letters.activate().session(&held[LETTERS]).give_container(&mut driver.aside);
-            }
+            let mut turns = if driver.shared.clock.is_per_record() { EPOCHS_PER_TURN } else { 1 };
+            let (turn, at) = loop {
+                turns -= 1;
+                let at = driver.time;
+                let turn = catch_unwind(AssertUnwindSafe(|| driver.turn()));
+                let turn = turn.unwrap_or_else(|payload| {
+                    report(&driver.shared, &driver.step, driver.worker, at.epoch(), None, payload.as_ref());
+                    Turn::Hold
+                });
+                let mut records = driver.batch.drain(..).peekable();
+                while records.peek().is_some() {
+                    let mut message: Vec<S::Item> = records.by_ref().take(MESSAGE_RECORDS).collect();
+                    items.activate().session(&held[0]).give_container(&mut message);
+                }
+                drop(records);
+                if !driver.changes.is_empty() {
+                    held[1].downgrade(&at);
+                    changes.activate().session(&held[1]).give_iterator(driver.changes.drain(..));
+                }
+                if !driver.aside.is_empty() {
+                    held[LETTERS].downgrade(&at);
+                    letters.activate().session(&held[LETTERS]).give_container(&mut driver.aside);
+                }
+                if turns == 0 || !matches!(turn, Turn::Again) {
+                    break (turn, at);
+                }
+                // The others follow when the turn is over: every step of a capability costs the whole flow something.
+                held[0].downgrade(&driver.time);
+            };
+            // Held for good, it is the epoch of the last turn that never commits; those before it do.
+            let now = if matches!(turn, Turn::Hold) { at } else { driver.time };
+            held.iter_mut().for_each(|capability| capability.downgrade(&now));
             match turn {
-                // The capabilities stay where they are: their epoch never commits.
                 Turn::Hold => {}
                 Turn::End => held.clear(),
-                Turn::Again | Turn::Later(_) => {
-                    for capability in &mut held {
-                        capability.downgrade(&driver.time);
-                    }
-                    match turn {
-                        Turn::Later(wait) => activator.activate_after(wait),
-                        _ => activator.activate(),
-                    }
-                }
+                Turn::Again => activator.activate(),
+                Turn::Later(wait) => activator.activate_after(wait),
             }
         }
     });

@@ -3,7 +3,8 @@
 use super::*;
 use std::io::Write;
 
-const OPTIONS: ReadOptions = ReadOptions { line_bytes_max: 100, accept_new_input: false, recoverable: false };
+const OPTIONS: ReadOptions =
+    ReadOptions { line_bytes_max: 100, accept_new_input: false, recoverable: false, parsers: 0 };
 const RECOVERABLE: ReadOptions = ReadOptions { recoverable: true, ..OPTIONS };
 
 /// A directory with empty files of these names.

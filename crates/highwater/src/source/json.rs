@@ -6,7 +6,7 @@
 
 use crate::data::Data;
 use crate::source::files::Inputs;
-use crate::source::lines::{LineFormat, LineSource, text};
+use crate::source::lines::{LineFormat, LineParser, LineSource, text};
 use serde_json::error::Category;
 use std::any::type_name;
 use std::fmt;
@@ -57,6 +57,11 @@ impl<T: Data> LineFormat for JsonLines<T> {
 
     fn is_blank(&self, line: &[u8]) -> bool {
         line.first().is_none_or(|first| *first <= b' ') && line.trim_ascii().is_empty()
+    }
+
+    fn parser(&self) -> Option<LineParser<T>> {
+        let mut format = self.clone();
+        Some(Box::new(move |line| if format.is_blank(line) { None } else { format.parse(line).ok() }))
     }
 }
 

@@ -4,10 +4,12 @@
 //! be parsed, is over-long, or is an incomplete last one is a bad record, and the partition stands
 //! right before it.
 
+mod ahead;
 mod format;
 mod partition;
 mod tail;
 
+pub use ahead::LineParser;
 pub use format::{LineFormat, LinePosition};
 pub use partition::LinePartition;
 
@@ -128,7 +130,9 @@ impl<F: LineFormat> LineSource<F> {
     fn partition(&self, name: &str, options: &ReadOptions) -> LinePartition<F> {
         let partition = match self.watch {
             Watch::Follow => LinePartition::following(name, self.format.clone(), options.line_bytes_max),
-            Watch::Once | Watch::New => LinePartition::new(name, self.format.clone(), options.line_bytes_max),
+            Watch::Once | Watch::New => {
+                LinePartition::new(name, self.format.clone(), options.line_bytes_max).parsing_ahead(options.parsers)
+            }
         };
         partition.expanding_to(self.expanded_max)
     }

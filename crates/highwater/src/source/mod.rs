@@ -27,7 +27,7 @@ pub use files::Inputs;
 pub(crate) use files::path_name;
 pub use generator::{Generator, GeneratorPartition, Seed, generate};
 pub use json::JsonLines;
-pub use lines::{LineFormat, LinePartition, LinePosition, LineSource, Lines};
+pub use lines::{LineFormat, LineParser, LinePartition, LinePosition, LineSource, Lines};
 pub use list::{List, ListPartition, list};
 pub use polling::{Page, Polling, PollingPartition, PollingPosition, polling};
 pub(crate) use retry::{check_letters, retried};
@@ -113,6 +113,9 @@ pub struct ReadOptions {
     pub accept_new_input: bool,
     /// Whether positions are kept: a recovery store is in use.
     pub recoverable: bool,
+    /// Threads that may parse ahead for one partition: as many as there are workers beside its own that have no
+    /// partition to read.
+    pub parsers: usize,
 }
 
 /// One partition of a source, read by one worker.

@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Positions of each partition that are resumed from, at most: spread evenly if there are more.
 const POSITIONS_MAX: usize = 500;
 
-const OPTIONS: ReadOptions = ReadOptions { line_bytes_max: 16 << 20, accept_new_input: false, recoverable: true };
+const OPTIONS: ReadOptions =
+    ReadOptions { line_bytes_max: 16 << 20, accept_new_input: false, recoverable: true, parsers: 0 };
 
 /// What a source has shown while it was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

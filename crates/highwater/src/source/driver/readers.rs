@@ -111,6 +111,7 @@ impl<S: Source> Readers<S> {
             line_bytes_max: graph.settings.line_bytes_max,
             accept_new_input: graph.settings.accept_new_input,
             recoverable: graph.shared.recovery,
+            parsers: 0,
         };
         let again = source.look_again();
         let mut readers = Readers {
@@ -144,6 +145,7 @@ impl<S: Source> Readers<S> {
                 }
             }
         };
+        readers.options.parsers = listing.count().map_or(0, |count| parsers(graph.workers, count));
         readers.listing = Some(listing.clone());
         readers.find_stored(&listing)?;
         if graph.worker == 0 {
@@ -163,7 +165,7 @@ impl<S: Source> Readers<S> {
 
     /// A source that cannot begin: the start is refused.
     pub(super) fn none(graph: &Rc<Graph<'_>>, step: &str, source: &Rc<S>) -> Self {
-        let options = ReadOptions { line_bytes_max: 0, accept_new_input: false, recoverable: false };
+        let options = ReadOptions { line_bytes_max: 0, accept_new_input: false, recoverable: false, parsers: 0 };
         Readers {
             source: source.clone(),
             step: step.to_owned(),
@@ -357,6 +359,12 @@ impl<S: Source> Readers<S> {
             }
         }
     }
+}
+
+/// Threads that may parse ahead for each partition, if there are more workers than partitions, and cores.
+fn parsers(workers: usize, partitions: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (workers.saturating_sub(partitions) / partitions.max(1)).min(cores.saturating_sub(1))
 }
 
 /// Why a partition could not be opened.

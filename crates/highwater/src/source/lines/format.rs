@@ -1,5 +1,6 @@
 //! How bytes become lines, and lines items; and where between them a file may be left and found again.
 
+use super::ahead::LineParser;
 use crate::data::Data;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,14 @@ pub trait LineFormat: Clone + 'static {
     /// Whether the line counts as blank: no record and no mistake. By default only an empty one.
     fn is_blank(&self, line: &[u8]) -> bool {
         line.is_empty()
+    }
+
+    /// A parser that may leave the reader's thread, where a line means the same wherever it stands and is dear to
+    /// parse: a file that has more than one worker to itself is then parsed ahead, by several of them. It answers
+    /// the item of a line, and nothing for a blank or a bad one. It is not asked for where records may have newlines
+    /// in them, or a header says how to read them.
+    fn parser(&self) -> Option<LineParser<Self::Item>> {
+        None
     }
 
     /// Whether a record may have newlines in it.

@@ -4,12 +4,14 @@
 //! is never held: what is over the limit is read and thrown away. What has been read before the
 //! position stays at hand, as far as it proves that the file is the same: a position costs no read.
 
+mod early;
 mod resume;
 
 use super::format::{LineFormat, LinePosition, Within};
 use super::tail::{Next, Tail, ends_like};
 use crate::error::{BadRecord, Place, SourceError, printable};
 use crate::source::files::{Found, Input, no_input};
+use crate::source::lines::ahead::{Ahead, content};
 use crate::source::{Partition, Polled, Raw};
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek, SeekFrom};
@@ -29,7 +31,7 @@ const FUTILE_READS: usize = 16;
 
 /// One file, read line by line.
 #[derive(Debug)]
-pub struct LinePartition<F> {
+pub struct LinePartition<F: LineFormat> {
     name: String,
     format: F,
     line_bytes_max: usize,
@@ -59,6 +61,10 @@ pub struct LinePartition<F> {
     line: u64,
     within: Within,
     bad: Option<Bad>,
+    /// What others have parsed of the lines in the buffer.
+    ahead: Option<Ahead<F::Item>>,
+    /// There was nothing more to read ahead of.
+    dry: bool,
 }
 
 /// A bad record that the partition stands before.
@@ -93,6 +99,8 @@ impl<F: LineFormat> LinePartition<F> {
             line: 0,
             within: Within::Between,
             bad: None,
+            ahead: None,
+            dry: false,
         }
     }
 
@@ -145,11 +153,24 @@ impl<F: LineFormat> LinePartition<F> {
         }
         file.seek(SeekFrom::Start(self.offset))?;
         let rest = file.metadata()?.len().saturating_sub(self.offset);
-        Ok(usize::try_from(rest).unwrap_or(READ_BYTES).clamp(READ_BYTES_MIN, READ_BYTES))
+        Ok(usize::try_from(rest).unwrap_or(usize::MAX).clamp(READ_BYTES_MIN, self.read_bytes_max()))
+    }
+
+    /// Reads more behind `filled`, or ends the input.
+    fn fill(&mut self) -> Result<Found, SourceError> {
+        let found = self.read()?;
+        self.dry = false;
+        if found == Found::End {
+            if self.tail.is_some() {
+                return self.follow(Tail::at_end);
+            }
+            self.end()?;
+        }
+        Ok(found)
     }
 
     /// Reads more behind `filled`.
-    fn fill(&mut self) -> Result<Found, SourceError> {
+    fn read(&mut self) -> Result<Found, SourceError> {
         if self.tail.as_ref().is_some_and(|tail| tail.rests()) || !self.open()? {
             return Ok(Found::Nothing);
         }
@@ -159,20 +180,15 @@ impl<F: LineFormat> LinePartition<F> {
             Ok(found) => found,
             Err(source) => return Err(self.failed(source)),
         };
-        match found {
-            Found::Bytes(_) if self.tail.as_mut().is_some_and(|tail| tail.woke()) && !self.is_same()? => {
+        if let Found::Bytes(bytes) = found {
+            if self.tail.as_mut().is_some_and(|tail| tail.woke()) && !self.is_same()? {
                 // It was cut since the last look, and has grown: what was read now is from the midst of something else.
                 return self.follow(|tail, _, read, bytes| tail.cut(read, bytes));
             }
-            Found::Bytes(bytes) => {
-                self.filled += bytes;
-                if self.filled == self.buffer.len() {
-                    self.read_bytes = READ_BYTES;
-                }
+            self.filled += bytes;
+            if self.filled == self.buffer.len() {
+                self.read_bytes = self.read_bytes_max();
             }
-            Found::Nothing => {}
-            Found::End if self.tail.is_some() => return self.follow(Tail::at_end),
-            Found::End => self.end()?,
         }
         Ok(found)
     }
@@ -282,21 +298,10 @@ impl<F: LineFormat> LinePartition<F> {
         (self.next, self.searched, self.within) = (to, to, within);
     }
 
-    /// What stands in a range of the buffer that starts at `next`, without byte order mark and CR.
-    fn content(&self, mut range: Range<usize>) -> Range<usize> {
-        if self.offset == 0 && self.buffer[range.clone()].starts_with(b"\xef\xbb\xbf") {
-            range.start += 3;
-        }
-        if self.buffer[range.clone()].last() == Some(&b'\r') {
-            range.end -= 1;
-        }
-        range
-    }
-
     /// Takes the line that ends at `stop`, where its newline is unless it is the last, incomplete one.
     fn take(&mut self, stop: usize, whole: bool, batch: &mut Vec<F::Item>) -> Result<(), Bad> {
         let after = if whole { stop + 1 } else { stop };
-        let content = self.content(self.next..stop);
+        let content = content(&self.buffer, self.next..stop, self.offset);
         let reason = if self.within == Within::Skipped {
             self.advance(after, if whole { Within::Between } else { Within::Skipped });
             return Ok(());
@@ -319,7 +324,9 @@ impl<F: LineFormat> LinePartition<F> {
             self.advance(after, if whole { Within::Between } else { Within::Read });
             return Ok(());
         } else {
-            match self.format.parse(&self.buffer[content.clone()]) {
+            let end = self.offset + (stop - self.next) as u64;
+            let ahead = self.ahead.as_mut().filter(|_| whole).and_then(|ahead| ahead.take(self.offset, end));
+            match ahead.map_or_else(|| self.format.parse(&self.buffer[content.clone()]), Ok) {
                 Ok(item) => {
                     batch.push(item);
                     self.advance(after, if whole { Within::Between } else { Within::Read });
@@ -344,6 +351,7 @@ impl<F: LineFormat> LinePartition<F> {
     fn lines(&mut self, batch: &mut Vec<F::Item>, records: usize) -> Result<Polled, Bad> {
         let enough = batch.len() + records;
         let mut futile = 0;
+        self.read_ahead();
         while batch.len() < enough || self.header_due {
             let new = &self.buffer[self.searched..self.filled];
             // What is left of a line that was given up ends with the next newline, whatever it was.
@@ -394,6 +402,7 @@ impl<F: LineFormat> LinePartition<F> {
 
     /// A partition that has ended needs no more memory than its tail and its rest.
     fn keep_tail(&mut self) {
+        self.ahead = None;
         let kept = self.next.saturating_sub(TAIL_BYTES);
         if self.buffer.len() > self.filled - kept {
             self.buffer = self.buffer[kept..self.filled].to_vec();

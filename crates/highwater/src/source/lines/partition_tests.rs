@@ -1,13 +1,17 @@
 //! Which lines are records, which are bad and where, and how a file is known again.
 
 use super::*;
-use crate::source::{At, JsonLines, LineSource, Lines, ReadOptions, Source};
+use crate::clock::now;
+use crate::source::{At, JsonLines, LineParser, LineSource, Lines, ReadOptions, Source};
 use highwater_store::Epoch;
 use proptest::prelude::*;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
-const OPTIONS: ReadOptions = ReadOptions { line_bytes_max: 64, accept_new_input: false, recoverable: true };
+const OPTIONS: ReadOptions = ReadOptions { line_bytes_max: 64, accept_new_input: false, recoverable: true, parsers: 0 };
 
 /// A file in a directory of its own.
 struct Input {
@@ -285,8 +289,131 @@ fn any_line() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Reads for some polls; answers where the partition stands then, if it has not ended.
+fn some<F: LineFormat<Item = String>>(
+    partition: &mut LinePartition<F>,
+    records: usize,
+    polls: usize,
+    seen: &mut Vec<String>,
+) -> Option<LinePosition> {
+    for _ in 0..polls {
+        let mut batch = Vec::new();
+        let polled = partition.poll(&mut batch, records);
+        assert!(batch.len() <= records);
+        seen.append(&mut batch);
+        match polled {
+            Polled::Bad(bad) => {
+                seen.push(format!("!{}@{} {}", bad.place.line, bad.place.offset, bad.reason));
+                partition.skip();
+            }
+            Polled::End => return None,
+            Polled::More | Polled::Idle => {}
+            Polled::Failed(error) => panic!("{error}"),
+        }
+    }
+    Some(partition.position().unwrap())
+}
+
+/// Plain lines that others parse ahead, in blocks of a few bytes.
+#[derive(Clone, Default)]
+struct Apart {
+    /// Threads that have parsed a line and are not the reader's.
+    others: Arc<AtomicUsize>,
+    /// The reader's lines wait for a line that another thread has parsed.
+    waits: bool,
+}
+
+impl LineFormat for Apart {
+    type Item = String;
+
+    fn parse(&mut self, line: &[u8]) -> Result<String, String> {
+        if std::thread::current().name() == Some("parser") {
+            self.others.fetch_add(1, SeqCst);
+        } else if self.waits {
+            let begun = now();
+            while self.others.load(SeqCst) == 0 {
+                assert!(begun.elapsed() < Duration::from_secs(60), "nobody parses ahead");
+                std::thread::yield_now();
+            }
+        }
+        if line == b"boom" {
+            panic!("boom")
+        }
+        Lines.parse(line)
+    }
+
+    fn parser(&self) -> Option<LineParser<String>> {
+        let mut format = self.clone();
+        Some(Box::new(move |line| if format.is_blank(line) { None } else { format.parse(line).ok() }))
+    }
+}
+
+impl Apart {
+    fn open(&self, input: &Input, at: Option<LinePosition>, block_bytes: usize) -> LinePartition<Apart> {
+        let options = ReadOptions { parsers: 2, ..OPTIONS };
+        let mut partition = input.open(self.clone(), at, &options).unwrap();
+        partition.ahead = partition.ahead.map(|ahead| ahead.with_blocks_of(block_bytes));
+        partition
+    }
+}
+
+#[test]
+fn lines_are_parsed_by_others_and_come_in_order() {
+    let content: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+    let input = Input::new(content);
+    let format = Apart { waits: true, ..Apart::default() };
+    let seen = all(&mut format.open(&input, None, 512));
+    assert_eq!(seen, (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(format.others.load(SeqCst) > 0);
+}
+
+#[test]
+fn only_lines_that_mean_the_same_wherever_they_stand_are_parsed_ahead() {
+    let numbers = JsonLines::<u32>::new;
+    assert!(LinePartition::new("in", numbers(), 64).parsing_ahead(1).ahead.is_some());
+    assert!(LinePartition::new("in", numbers(), 64).parsing_ahead(0).ahead.is_none());
+    assert!(LinePartition::new("in", Lines, 64).parsing_ahead(1).ahead.is_none(), "it has no parser");
+    assert!(LinePartition::new("in.gz", numbers(), 64).parsing_ahead(1).ahead.is_none());
+    assert!(LinePartition::following("in", numbers(), 64).parsing_ahead(1).ahead.is_none());
+}
+
+#[test]
+fn a_panic_of_a_parser_is_one_of_the_reader_at_the_same_line() {
+    let content: String = (0..2_000).map(|n| if n == 1_500 { "boom\n".to_owned() } else { format!("{n}\n") }).collect();
+    let input = Input::new(content);
+    let mut partition = Apart::default().open(&input, None, 64);
+    let mut batch = Vec::new();
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| partition.poll(&mut batch, 9_999)));
+    ended.expect_err("the line panics where it is read");
+    assert_eq!((batch.len(), partition.place().line), (1_500, 1_501));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Parsing ahead changes nothing: each record, good or bad, is seen once, where it stands, and a reader goes on
+    /// from the position of the other kind.
+    #[test]
+    fn lines_that_are_parsed_ahead_are_the_same(
+        content in proptest::collection::vec(any_line(), 0..40).prop_map(|lines| lines.join(&b'\n')),
+        runs in proptest::collection::vec((1usize..5, 1usize..9), 1..20),
+        block_bytes in 1usize..300,
+    ) {
+        let input = Input::new(&content);
+        let whole = all(&mut input.start());
+        let (mut seen, mut at) = (Vec::new(), None);
+        for (run, (records, polls)) in runs.iter().cycle().enumerate() {
+            let ended = match (run % 3 == 2, &at) {
+                (true, Some(at)) => some(&mut input.resume(LinePosition::clone(at)), *records, *polls, &mut seen),
+                _ => some(&mut Apart::default().open(&input, at.clone(), block_bytes), *records, *polls, &mut seen),
+            };
+            match ended {
+                Some(position) => at = Some(position),
+                None => break,
+            }
+        }
+        prop_assert_eq!(seen, whole);
+    }
 
     /// Whatever the lines, the sizes of polls and the places where runs end: each record, good or
     /// bad, is seen once, where it stands.
@@ -298,26 +425,16 @@ proptest! {
         let input = Input::new(&content);
         let whole = all(&mut input.start());
         let mut seen = Vec::new();
-        let mut partition = input.start();
-        let mut runs = runs.iter().cycle();
-        'runs: loop {
-            let (records, polls) = runs.next().unwrap();
-            for _ in 0..*polls {
-                let mut batch = Vec::new();
-                let polled = partition.poll(&mut batch, *records);
-                prop_assert!(batch.len() <= *records);
-                seen.append(&mut batch);
-                match polled {
-                    Polled::Bad(bad) => {
-                        seen.push(format!("!{}@{} {}", bad.place.line, bad.place.offset, bad.reason));
-                        partition.skip();
-                    }
-                    Polled::End => break 'runs,
-                    Polled::More | Polled::Idle => {}
-                    Polled::Failed(error) => panic!("{error}"),
-                }
+        let mut at = None;
+        for (records, polls) in runs.iter().cycle() {
+            let mut partition = match at.take() {
+                Some(at) => input.resume(at),
+                None => input.start(),
+            };
+            at = some(&mut partition, *records, *polls, &mut seen);
+            if at.is_none() {
+                break;
             }
-            partition = input.resume(partition.position().unwrap());
         }
         prop_assert_eq!(seen, whole);
     }

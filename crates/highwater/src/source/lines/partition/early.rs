@@ -1,0 +1,45 @@
+//! What is read before it must be, so that other threads have lines to parse ahead.
+
+use super::{LinePartition, READ_BYTES};
+use crate::source::files::{Found, Input};
+use crate::source::lines::LineFormat;
+use crate::source::lines::ahead::Ahead;
+use crate::source::lines::format::Within;
+use crate::source::packed::Packed;
+
+/// Bytes that a buffer is made for at most, where other threads parse ahead.
+const AHEAD_BYTES: usize = 1 << 20;
+
+impl<F: LineFormat> LinePartition<F> {
+    /// The same with so many threads that may parse ahead, where a line means the same wherever it stands. What is
+    /// followed is read as it comes, and unpacking is dear by itself.
+    pub(in crate::source::lines) fn parsing_ahead(self, parsers: usize) -> Self {
+        if self.tail.is_some() || F::MULTILINE || self.format.has_header() || Packed::is_packed(&self.name) {
+            return self;
+        }
+        let parsers: Vec<_> = (0..parsers).map_while(|_| self.format.parser()).collect();
+        let own = self.format.parser().filter(|_| !parsers.is_empty());
+        let ahead = own.map(|own| Ahead::new(own, parsers, self.line_bytes_max));
+        LinePartition { ahead, ..self }
+    }
+
+    pub(super) fn read_bytes_max(&self) -> usize {
+        if self.ahead.is_some() { AHEAD_BYTES } else { READ_BYTES }
+    }
+
+    /// Reads before it must, and gives away what is there.
+    pub(super) fn read_ahead(&mut self) {
+        if self.ahead.is_none() || self.ended {
+            return;
+        }
+        // What goes wrong with a file goes wrong again when the bytes are needed, and its end is the end then, too;
+        // a pipe tells of a failure once.
+        let is_low = !self.dry && self.filled - self.next < self.read_bytes / 2;
+        if is_low && self.open().is_ok() && matches!(self.input, Some(Input::File(_))) {
+            self.dry = !matches!(self.read(), Ok(Found::Bytes(_)));
+        }
+        if let (Some(ahead), Within::Between) = (&mut self.ahead, self.within) {
+            ahead.give(&self.buffer[self.next..self.filled], self.offset);
+        }
+    }
+}
