@@ -103,7 +103,7 @@ fn compare(kept: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> (String
     for (name, now) in now {
         let before = kept.get(name).copied().unwrap_or(0);
         let change = *now as f64 / before.max(1) as f64 - 1.0;
-        good &= change <= TOLERANCE;
+        good &= *now as f64 <= before as f64 * (1.0 + TOLERANCE);
         // Writing to a String cannot fail.
         let _ = writeln!(text, "| {name} | {before} | {now} | {:+.1} % |", change * 100.0);
     }
