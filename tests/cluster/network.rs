@@ -22,15 +22,17 @@ def device(space):
     return tun
 a, b = device(sys.argv[1]), device(sys.argv[2])
 print("ready", flush=True)
-delay, loss, waiting, number = 0.0, 0.0, [], 0
+delay, loss, waiting, number, said = 0.0, 0.0, [], 0, ""
 while True:
     left = max(0, waiting[0][0] - time.monotonic()) if waiting else None
     for fd in select.select([a, b, 0], [], [], left)[0]:
         if fd == 0:
-            line = os.read(0, 4096).decode()
-            if not line:
+            heard = os.read(0, 4096).decode()
+            if not heard:
                 sys.exit(0)
-            delay, loss = [float(part) for part in line.strip().split("\n")[-1].split()]
+            *lines, said = (said + heard).split("\n")
+            for line in lines:
+                delay, loss = [float(part) for part in line.split()]
             continue
         for _ in range(64):
             try:

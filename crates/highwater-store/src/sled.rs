@@ -29,7 +29,7 @@ const SEGMENT_BYTES: usize = 512 << 10;
 const UNSYNCED_BYTES_MAX: u64 = 192 << 10;
 /// A file is this long from the start.
 const RESERVE_BYTES_LEAST: u64 = 7 << 20;
-/// What a file that outgrew its reserve gets ahead, at least; or half of its length.
+/// What a file that outgrew its reserve gets ahead, at least; or an eighth of its length.
 const AHEAD_BYTES_LEAST: u64 = 4 << 20;
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
@@ -115,7 +115,7 @@ impl SledLog {
     fn reserve(&mut self) -> io::Result<()> {
         let length = self.file.0.metadata()?.len();
         if length > self.reserved {
-            self.reserved = (length + AHEAD_BYTES_LEAST.max(length / 2)).next_multiple_of(SEGMENT_BYTES as u64);
+            self.reserved = (length + AHEAD_BYTES_LEAST.max(length / 8)).next_multiple_of(SEGMENT_BYTES as u64);
         }
         if length < self.reserved
             && let Err(error) = fallocate(&self.file.0, FallocateFlags::empty(), 0, self.reserved)
