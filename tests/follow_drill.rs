@@ -1,5 +1,5 @@
-//! Logs that grow, are rotated and appear, followed by a program that is killed again and again: no line is lost, none
-//! comes twice, and the lines of one log keep their order.
+//! Logs that grow, are rotated and appear, and files that are put into a directory, read by a program that is killed
+//! again and again: no line is lost, none comes twice, and the lines of one log or file keep their order.
 //!
 //! `HIGHWATER_DRILL_KILLS=300` for the long one, `HIGHWATER_DRILL_SEED` to draw the same again.
 
@@ -147,20 +147,43 @@ impl Feed<'_> {
     }
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Choices that can be drawn again, and how many kills there are to be.
+fn drawn(what: &str) -> (Rng, u64) {
+    let seed = number("HIGHWATER_DRILL_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    eprintln!("{what}: HIGHWATER_DRILL_SEED={seed}");
+    (Rng::with_seed(seed), number("HIGHWATER_DRILL_KILLS").unwrap_or(20))
+}
+
+/// A command line with workers and interval drawn anew.
+fn line(rng: &mut Rng, input: &str) -> String {
+    let (workers, interval) = (rng.usize(1..6), ["0", "1ms", "20ms", "200ms"][rng.usize(..4)]);
+    format!("{input} -r store --output out -q -w {workers} -s {interval}")
+}
+
+/// Waits for so many lines, and asks the program to stop.
+fn end_with(bed: &Bed, mut run: Running, lines: u64, missing: impl Fn() -> String) {
+    let start = Instant::now();
+    while (bed.read("out").iter().filter(|byte| **byte == b'\n').count() as u64) < lines {
+        assert!(start.elapsed() < HANG && !run.has_ended(), "lines are missing: {}", missing());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    run.signal(Signal::TERM);
+    run.end().died_of(Signal::TERM);
+}
+
 #[test]
 fn logs_that_are_rotated_and_appear_are_followed_through_kills() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = number("HIGHWATER_DRILL_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let kills = number("HIGHWATER_DRILL_KILLS").unwrap_or(20);
-    eprintln!("follow_drill: HIGHWATER_DRILL_SEED={seed}");
-    let mut rng = Rng::with_seed(seed);
+    let (mut rng, kills) = drawn("logs");
     let (mut done, mut all, mut rotations, mut lives) = (0, 0, 0, 0);
     while done < kills {
         let bed = Bed::new();
         let mut feed = Feed::new(&bed, rng.fork());
         for _ in 0..kills.min(20) {
-            let (workers, interval) = (rng.usize(1..6), ["0", "1ms", "20ms", "200ms"][rng.usize(..4)]);
-            let line = format!("logs/*.log -r store --output out -q -w {workers} -s {interval}");
+            let line = line(&mut rng, "logs/*.log");
             let run = Running::start(&mut bed.command(&example("tail_log"), &line));
             // Now and then it is killed before it has read anything, or much happens while it is down.
             let until = Instant::now() + Duration::from_millis(rng.u64(..500));
@@ -174,24 +197,77 @@ fn logs_that_are_rotated_and_appear_are_followed_through_kills() {
             done += 1;
         }
         let lines = feed.finish();
-        let mut run =
-            Running::start(&mut bed.command(&example("tail_log"), "logs/*.log -r store --output out -q -w 3"));
-        let start = Instant::now();
-        while (bed.read("out").iter().filter(|byte| **byte == b'\n').count() as u64) < lines {
-            assert!(
-                start.elapsed() < HANG && !run.has_ended(),
-                "lines are missing: {}",
-                missing(&feed, &bed.text("out"))
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        run.signal(Signal::TERM);
-        run.end().died_of(Signal::TERM);
+        let run = Running::start(&mut bed.command(&example("tail_log"), "logs/*.log -r store --output out -q -w 3"));
+        end_with(&bed, run, lines, || missing(&feed, &bed.text("out")));
         assert_eq!(feed.check(&bed.text("out")), lines);
         (all, rotations, lives) = (all + lines, rotations + feed.rotations, lives + 1);
     }
-    assert!(rotations * 4 >= u32::try_from(kills).unwrap(), "only {rotations} rotations");
-    eprintln!("follow_drill: {done} kills, {lives} stores, {rotations} rotations, {all} lines: 0 lost, 0 doubled");
+    assert!(u64::from(rotations) * 4 >= kills, "only {rotations} rotations");
+    eprintln!("logs: {done} kills, {lives} stores, {rotations} rotations, {all} lines: 0 lost, 0 doubled");
+}
+
+/// Whole lines `FILE NUMBER` of the output: each that was written, once, and those of a file in their order. Answers how
+/// many.
+fn check_files(output: &str, written: &[u64]) -> u64 {
+    let mut next = vec![0; written.len()];
+    for line in output.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let [file, number] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line:?}") };
+        let (file, number): (usize, u64) = (file.parse().unwrap(), number.parse().unwrap());
+        assert!(file < written.len() && number < written[file], "nobody wrote {line}");
+        assert_eq!(next[file], number, "line {number} of file {file} came where {} was due", next[file]);
+        next[file] += 1;
+    }
+    next.iter().sum()
+}
+
+/// Files are written elsewhere and renamed to where a growing pattern finds them, while the program runs and while it does not.
+#[test]
+fn files_that_appear_are_read_once_through_kills() {
+    let (mut rng, kills) = drawn("files");
+    let (mut done, mut all, mut files, mut in_mid_file) = (0, 0, 0, 0);
+    while done < kills {
+        let bed = Bed::new();
+        fs::create_dir(bed.path("in")).unwrap();
+        let mut written: Vec<u64> = Vec::new();
+        let put = |written: &mut Vec<u64>, rng: &mut Rng| {
+            let most = if rng.u32(..8) == 0 { 4_000 } else { 60 };
+            let (file, lines) = (written.len(), rng.u64(1..most));
+            let text: String = (0..lines).map(|number| format!("{file} {number}\n")).collect();
+            // Not in the order of their names.
+            let name = format!("in/{:03}-{file}", rng.u32(..1000));
+            bed.write(&format!("{name}.part"), text);
+            fs::rename(bed.path(&format!("{name}.part")), bed.path(&format!("{name}.txt"))).unwrap();
+            written.push(lines);
+        };
+        for _ in 0..kills.min(20) {
+            let line = line(&mut rng, "in/*.txt --growing");
+            let run = Running::start(&mut bed.command(&example("reader"), &line));
+            let until = Instant::now() + Duration::from_millis(rng.u64(..400));
+            while Instant::now() < until {
+                if written.len() < 400 {
+                    put(&mut written, &mut rng);
+                }
+                std::thread::sleep(Duration::from_millis(rng.u64(..25)));
+            }
+            let end = run.kill();
+            assert_eq!(end.status.signal(), Some(Signal::KILL.as_raw()), "{line}: {}", end.stderr);
+            let read = check_files(&String::from_utf8_lossy(&bed.read("out")), &written);
+            in_mid_file += u32::from(read > 0 && read < written.iter().sum());
+            (0..rng.u32(..6)).for_each(|_| put(&mut written, &mut rng));
+            done += 1;
+        }
+        let lines = written.iter().sum();
+        let run =
+            Running::start(&mut bed.command(&example("reader"), "in/*.txt --growing -r store --output out -q -w 3"));
+        end_with(&bed, run, lines, || format!("{:?} were written", written));
+        assert_eq!(check_files(&bed.text("out"), &written), lines);
+        (all, files) = (all + lines, files + written.len());
+    }
+    assert!(
+        u64::from(in_mid_file) * 3 >= kills,
+        "only {in_mid_file} of {done} kills came while there was more to read"
+    );
+    eprintln!("files: {done} kills, {files} files, {all} lines: 0 lost, 0 doubled");
 }
 
 /// The first line of each log that has not come out.

@@ -6,10 +6,11 @@
 //! at four times when little of a log is live.
 
 use crate::chunk::{Chunk, Kind};
+use crate::entries::KeyHash;
 use crate::error::StoreError;
 use crate::fail;
 use crate::ids::Epoch;
-use crate::index::{Fate, KeyHash};
+use crate::index::Fate;
 use crate::restore::counts;
 use crate::rows::COMMIT_STEP;
 use crate::rules::{Rule, on};

@@ -4,31 +4,12 @@
 //! newest version moves when a row is written, the committed one when its epoch is known to be committed everywhere.
 
 use crate::commit::Tally;
+use crate::entries::{Entries, Entry, KeyHash};
 use crate::ids::{Epoch, KeyGroup, StepId};
 use crate::rows::PackedRow;
 use crate::units::Place;
-use hashbrown::{HashTable, hash_table};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-
-/// A key of a step, hashed.
-pub(crate) type KeyHash = u128;
-
-/// A key and its versions, in a cache line of its own: finding it is what writing a row costs most.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Entry {
-    key: KeyHash,
-    newest: Place,
-    /// Epoch of the newest version: up to the bound, it is the newest committed one too.
-    epoch: Epoch,
-    /// The newest committed version, while the newest is not; nowhere while none is.
-    committed: Place,
-    hash: u64,
-    bytes: u32,
-    /// The newest version is a row, not a removal.
-    live: bool,
-}
 
 /// A version of a key, apart from where it lies.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +43,7 @@ pub(crate) enum Fate {
 /// The versions of all keys of a shard.
 pub(crate) struct Index {
     seed: u64,
-    entries: HashTable<Entry>,
+    entries: Entries,
     /// Epochs up to this one are committed everywhere.
     bound: Epoch,
     /// What a commit must look at again, by epoch: versions that were overwritten before they were committed, and
@@ -76,7 +57,7 @@ impl Index {
     pub(crate) fn new(key_groups: u16) -> Index {
         Index {
             seed: RandomState::new().hash_one(0),
-            entries: HashTable::new(),
+            entries: Entries::default(),
             bound: Epoch(0),
             pending: BTreeMap::new(),
             tallies: vec![Tally::default(); usize::from(key_groups)],
@@ -86,7 +67,7 @@ impl Index {
 
     pub(crate) fn key(&self, step: StepId, key: &[u8]) -> KeyHash {
         let seed = self.seed ^ u64::from(step.0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        xxhash_rust::xxh3::xxh3_128_with_seed(key, seed)
+        xxhash_rust::xxh3::xxh3_128_with_seed(key, seed).max(1)
     }
 
     /// Live rows and state hash by key group, of all that was written.
@@ -109,15 +90,7 @@ impl Index {
 
     /// Looks keys up that are about to be needed, all before any is: the memory is then asked for many at once.
     pub(crate) fn warm(&self, keys: impl Iterator<Item = KeyHash>) {
-        std::hint::black_box(keys.filter_map(|key| self.find(key)).fold(0, |sum, entry| sum ^ entry.bytes));
-    }
-
-    fn find(&self, key: KeyHash) -> Option<&Entry> {
-        self.entries.find(key as u64, |entry| entry.key == key)
-    }
-
-    fn find_mut(&mut self, key: KeyHash) -> Option<&mut Entry> {
-        self.entries.find_mut(key as u64, |entry| entry.key == key)
+        std::hint::black_box(keys.filter_map(|key| self.entries.find(key)).fold(0, |sum, entry| sum ^ entry.bytes));
     }
 
     /// A row was written, in an epoch that is at least that of all rows before.
@@ -137,24 +110,18 @@ impl Index {
         let mut new = Entry { key, newest: place, epoch, committed: Place::default(), hash, bytes, live };
         let tally = &mut self.tallies[usize::from(group.0)];
         let mut uncommitted = None;
-        match self.entries.entry(key as u64, |entry| entry.key == key, |entry| entry.key as u64) {
-            hash_table::Entry::Vacant(entry) => {
-                entry.insert(new);
+        if let Some(old) = self.entries.add(new) {
+            if old.live {
+                tally.take(old.hash);
+                self.live_bytes -= u64::from(old.bytes);
             }
-            hash_table::Entry::Occupied(mut entry) => {
-                let old = entry.get_mut();
-                if old.live {
-                    tally.take(old.hash);
-                    self.live_bytes -= u64::from(old.bytes);
-                }
-                if old.epoch <= self.bound {
-                    new.committed = old.newest;
-                } else {
-                    new.committed = old.committed;
-                    uncommitted = Some((old.epoch, old.newest));
-                }
-                *old = new;
+            if old.epoch <= self.bound {
+                new.committed = old.newest;
+            } else {
+                new.committed = old.committed;
+                uncommitted = Some((old.epoch, old.newest));
             }
+            *old = new;
         }
         if live {
             tally.add(hash);
@@ -168,11 +135,9 @@ impl Index {
         self.bound = self.bound.max(bound);
         while let Some(first) = self.pending.first_entry().filter(|first| *first.key() <= bound) {
             for (key, place) in first.remove() {
-                match self.entries.find_entry(key as u64, |entry| entry.key == key) {
-                    Ok(mut entry) if entry.get().newest != place => entry.get_mut().committed = place,
-                    Ok(entry) if !entry.get().live => {
-                        entry.remove();
-                    }
+                match self.entries.find_mut(key) {
+                    Some(entry) if entry.newest != place => entry.committed = place,
+                    Some(entry) if !entry.live => self.entries.remove(key),
                     _ => {}
                 }
             }
@@ -181,7 +146,7 @@ impl Index {
 
     /// What becomes of a row at the head of the log whose epoch is committed.
     pub(crate) fn fate(&self, key: KeyHash, row: &PackedRow<'_>, place: Place) -> Fate {
-        match self.find(key) {
+        match self.entries.find(key) {
             // Nothing older of this key is left before the head, so a removal there has nothing more to hide.
             _ if row.value.is_none() => Fate::Superseded,
             Some(entry) if entry.newest == place => Fate::Newest,
@@ -193,7 +158,7 @@ impl Index {
     /// The row was copied from the head to `place`.
     pub(crate) fn moved(&mut self, key: KeyHash, place: Place) {
         let bound = self.bound;
-        let entry = self.find_mut(key).expect("only rows in the index are copied");
+        let entry = self.entries.find_mut(key).expect("only rows in the index are copied");
         if entry.epoch <= bound {
             entry.newest = place;
         } else {
@@ -262,7 +227,7 @@ impl Rebuild {
     /// Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
     fn take(&mut self, version: Version, place: Place) {
         use crate::rules::{Rule, on};
-        let newest = self.index.find(version.key).map_or(Epoch(0), |entry| entry.epoch);
+        let newest = self.index.entries.find(version.key).map_or(Epoch(0), |entry| entry.epoch);
         if version.epoch >= newest || !on(Rule::ByEpoch) {
             self.index.set(version, place);
         }
@@ -278,10 +243,14 @@ impl Rebuild {
         let beyond = later.split_off(first);
         later.into_iter().for_each(|(version, place)| self.take(version, place));
         let mut bound = Epoch(0);
-        self.index.entries.retain(|entry| {
+        let mut gone = Vec::new();
+        for entry in self.index.entries.iter() {
             bound = bound.max(entry.epoch);
-            entry.live
-        });
+            if !entry.live {
+                gone.push(entry.key);
+            }
+        }
+        gone.into_iter().for_each(|key| self.index.entries.remove(key));
         self.index.bound = if self.direct_until == Epoch(u64::MAX) { bound } else { floor };
         beyond.into_iter().for_each(|(version, place)| self.index.write(version, place));
         self.index

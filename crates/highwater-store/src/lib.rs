@@ -54,6 +54,7 @@ mod chunk;
 mod collector;
 mod commit;
 mod disk;
+mod entries;
 mod error;
 mod export;
 mod export_in;

