@@ -53,7 +53,7 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     let Beginning { keys, codec, first } = Beginning::of(&graph, step);
     let meter = graph.meter(step, "state");
     meter.has_keys(keys.len());
-    let running = Running { keys, logic, skipped };
+    let running = Running { keys, logic, skipped, hashes: Vec::new() };
     let driver = Driver {
         meter,
         policy: if can_fail::<L::Error>() { graph.policy(step) } else { Rc::default() },
@@ -154,6 +154,8 @@ struct Running<K, S, L> {
     keys: Keys<K, S>,
     logic: L,
     skipped: Option<Counter>,
+    /// Of the keys that come next.
+    hashes: Vec<u64>,
 }
 
 /// What the driver borrows from the run.
@@ -205,7 +207,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         out.reserve(batch.len());
         let mut emitted = Vec::new();
         let mut current = None;
-        let Running { keys, logic, skipped } = &mut self.running;
+        let Running { keys, logic, skipped, hashes } = &mut self.running;
         let (snapshot, rows_as) = (&self.snapshot, self.rows_as);
         let keep_item = can_fail::<L::Error>();
         let on_error = self.policy.get();
@@ -213,8 +215,17 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         let (mut aside, mut skips) = (Vec::new(), 0);
         let mut failure = None;
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            for (key, value) in batch.drain(..) {
-                let hash = keys.hash(&key);
+            let (mut items, mut prepared) = (batch.drain(..), 0);
+            hashes.clear();
+            loop {
+                if prepared == hashes.len() {
+                    current = None;
+                    keys.prepare(items.as_slice(), hashes);
+                    prepared = 0;
+                }
+                let Some((key, value)) = items.next() else { break };
+                let hash = hashes[prepared];
+                prepared += 1;
                 current = Some(hash);
                 let mut found = keys.find(hash, &key);
                 if let (Some((due, _)), Some(rows)) = (snapshot, env.rows)

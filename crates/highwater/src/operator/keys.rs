@@ -18,6 +18,11 @@ use hashbrown::hash_table::Entry;
 use highwater_store::Epoch;
 use std::fmt::Debug;
 
+/// Keys that are looked up together before any is needed, so that the memory is asked for many at once.
+const AHEAD: usize = 64;
+/// A table of fewer keys is in a cache, where asking ahead earns nothing.
+const FAR_KEYS: usize = 1 << 14;
+
 /// One key and its state.
 pub(crate) struct Slot<K, S> {
     hash: u64,
@@ -130,6 +135,19 @@ impl<K: Key, S: State> Keys<K, S> {
     /// The hash of a key in this table, and nowhere else.
     pub(crate) fn hash(&self, key: &K) -> u64 {
         self.hasher.hash_one(key)
+    }
+
+    /// Hashes the first of `items`, a few dozen at most, into `hashes`; their slots will be near when they are needed.
+    pub(crate) fn prepare<V>(&self, items: &[(K, V)], hashes: &mut Vec<u64>) {
+        let items = &items[..items.len().min(AHEAD)];
+        hashes.clear();
+        hashes.extend(items.iter().map(|(key, _)| self.hash(key)));
+        if self.table.len() >= FAR_KEYS {
+            let near = |(hash, (key, _)): &(&u64, &(K, V))| {
+                self.table.find(**hash, |slot| slot.hash == **hash && slot.key == *key).is_some()
+            };
+            std::hint::black_box(hashes.iter().zip(items).filter(near).count());
+        }
     }
 
     /// Looks a key up; a new one has no state.
