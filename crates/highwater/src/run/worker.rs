@@ -192,7 +192,16 @@ impl Run<'_> {
             }
             worker.step_or_park(Some(PARK));
         }
+        // Steps that no sink waits for may have items left, some of them on their way to another worker.
+        while !self.ends_early() && !worker.installed_dataflows().is_empty() {
+            worker.step_or_park(Some(PARK));
+        }
         self.leave(worker);
+    }
+
+    /// Whether the run ends with work left, which can be of no use to anybody.
+    fn ends_early(&self) -> bool {
+        self.parts.shared.is_aborted() || self.parts.shared.failed().is_some()
     }
 
     fn build(&self, worker: &mut Worker, build: &impl Fn(&Flow<'_>) -> Result<(), StepError>) -> Ready {
