@@ -41,6 +41,34 @@ struct Arguments {
     what: What,
 }
 
+/// How highwater runs a job.
+#[derive(clap::Args)]
+struct How {
+    /// Worker threads
+    #[arg(short, long, default_value_t = 1)]
+    workers: usize,
+    /// Recovery store; none: no recovery
+    #[arg(short, long)]
+    recovery: Option<PathBuf>,
+    /// How often an epoch ends
+    #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
+    epoch_interval: Duration,
+    /// Backend of a new store
+    #[arg(long)]
+    store: Option<Backend>,
+}
+
+impl How {
+    fn config(self, name: &str) -> Config {
+        let mut config = Config::new(name);
+        config.workers = self.workers;
+        config.recovery = self.recovery;
+        config.epoch_interval = self.epoch_interval;
+        config.store = self.store;
+        config
+    }
+}
+
 #[derive(Subcommand)]
 enum What {
     /// Writes input for the cart join, and prints the digest of its true output
@@ -76,18 +104,8 @@ enum What {
     Cart {
         #[command(flatten)]
         job: Job,
-        /// Worker threads
-        #[arg(short, long, default_value_t = 1)]
-        workers: usize,
-        /// Recovery store; none: no recovery
-        #[arg(short, long)]
-        recovery: Option<PathBuf>,
-        /// How often an epoch ends
-        #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
-        epoch_interval: Duration,
-        /// Backend of a new store
-        #[arg(long)]
-        store: Option<Backend>,
+        #[command(flatten)]
+        how: How,
         /// Watches for the longest time without a cart
         #[arg(long)]
         pause: bool,
@@ -97,14 +115,8 @@ enum What {
     Padded {
         #[command(flatten)]
         job: Job,
-        #[arg(short, long, default_value_t = 1)]
-        workers: usize,
-        #[arg(short, long)]
-        recovery: Option<PathBuf>,
-        #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
-        epoch_interval: Duration,
-        #[arg(long)]
-        store: Option<Backend>,
+        #[command(flatten)]
+        how: How,
     },
     /// What recovery costs, and what the engine costs without it
     Price(price::Price),
@@ -118,18 +130,8 @@ enum What {
     Collections {
         #[command(flatten)]
         job: Job,
-        /// Worker threads
-        #[arg(short, long, default_value_t = 1)]
-        workers: usize,
-        /// Recovery store; none: no recovery
-        #[arg(short, long)]
-        recovery: Option<PathBuf>,
-        /// Backend of the store
-        #[arg(long, default_value = "sled")]
-        store: highwater_store::Backend,
-        /// How often an epoch ends
-        #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
-        epoch_interval: Duration,
+        #[command(flatten)]
+        how: How,
     },
     /// The same on Differential by hand, without recovery
     DifferentialByHand {
@@ -193,39 +195,22 @@ fn run(what: What) -> Result<String, String> {
             rival::run(job.files, job.output, workers)?;
             Ok(said(Said::default()))
         }
-        What::Cart { job, workers, recovery, epoch_interval, store, pause } => {
+        What::Cart { job, how, pause } => {
             let pulse = pause.then(Arc::<flow::Pulse>::default);
-            let mut config = Config::new("cart");
-            config.workers = workers;
-            config.recovery = recovery;
-            config.epoch_interval = epoch_interval;
-            config.store = store;
             let options = flow::Options { files: job.files, output: job.output, pulse: pulse.clone() };
-            let summary = flow::run(config, options)?;
+            let summary = flow::run(how.config("cart"), options)?;
             let pause_ms = pulse.map(|pulse| ms(pulse.longest()));
             let latency_ms = pause.then(|| ms(summary.latency_max));
             Ok(said(Said { pause_ms, latency_ms, ..of_run(&summary) }))
         }
-        What::Padded { job, workers, recovery, epoch_interval, store } => {
-            let mut config = Config::new("padded");
-            config.workers = workers;
-            config.recovery = recovery;
-            config.epoch_interval = epoch_interval;
-            config.store = store;
-            Ok(said(of_run(&keys::padded(config, job.files, job.output)?)))
-        }
+        What::Padded { job, how } => Ok(said(of_run(&keys::padded(how.config("padded"), job.files, job.output)?))),
         What::Price(price) => price.run(),
         What::Store(store) => store.run(),
         What::Differential(price) => price.run(),
         What::Churn(churn) => churn.run(),
-        What::Collections { job, workers, recovery, store, epoch_interval } => {
-            let mut config = Config::new("paid");
-            config.workers = workers;
-            config.store = recovery.is_some().then_some(store);
-            config.recovery = recovery;
-            config.epoch_interval = epoch_interval;
+        What::Collections { job, how } => {
             let options = collections::Options { files: job.files, output: job.output };
-            let summary = collections::run(config, options)?;
+            let summary = collections::run(how.config("paid"), options)?;
             Ok(said(of_run(&summary)))
         }
         What::DifferentialByHand { job, workers, epoch_interval } => {
