@@ -25,6 +25,8 @@ pub(crate) const LOCK: &str = "LOCK";
 
 /// Name of the file that the members of a run share.
 pub(crate) const MEMBERS: &str = "MEMBERS";
+/// What a holder writes about itself is shorter than this.
+const HOLDER_BYTES_MAX: u64 = 999;
 /// How long a start waits for members of the run before it to be gone: they end by themselves, in a moment.
 const MEMBERS_WAIT: Duration = Duration::from_secs(2);
 
@@ -204,8 +206,7 @@ fn check_is_ours(root: &Path) -> Result<(), StoreError> {
         read.is_ok() && start == with.as_bytes()
     };
     let lock_is_ours = match fs::metadata(root.join(LOCK)) {
-        // Empty: its maker was killed before it wrote.
-        Ok(lock) => lock.len() == 0 || starts(LOCK, MAGIC),
+        Ok(lock) => starts(LOCK, MAGIC) || is_blank(&root.join(LOCK), lock.len()),
         Err(_) => !root.join(MANIFEST).exists(),
     };
     let stranger = stranger.or_else(|| (!lock_is_ours).then(|| LOCK.to_owned()));
@@ -213,6 +214,14 @@ fn check_is_ours(root: &Path) -> Result<(), StoreError> {
         Some(found) if !starts(MANIFEST, MAGIC) => Err(StoreError::NotAStore { path: root.into(), found }),
         _ => Ok(()),
     }
+}
+
+/// Whether a lock file has nothing in it: its maker was killed before it wrote, or the power went before what it wrote
+/// was on the disk, of which a file system may know the length alone and show zeroes.
+fn is_blank(path: &Path, bytes: u64) -> bool {
+    let mut text = Vec::new();
+    let read = |file: File| file.take(HOLDER_BYTES_MAX).read_to_end(&mut text);
+    bytes < HOLDER_BYTES_MAX && File::open(path).and_then(read).is_ok() && text.iter().all(|byte| *byte == 0)
 }
 
 fn write_holder(file: &mut File) -> io::Result<()> {
@@ -228,7 +237,7 @@ fn write_holder(file: &mut File) -> io::Result<()> {
 fn held(root: &Path, file: &mut File) -> StoreError {
     let mut text = String::new();
     // What the holder wrote is only for the message; if it cannot be read the store is held all the same.
-    let _ = file.take(999).read_to_string(&mut text);
+    let _ = file.take(HOLDER_BYTES_MAX).read_to_string(&mut text);
     let mut lines = text.lines().skip(1).map(|line| line.escape_debug().to_string());
     let pid = lines.next().and_then(|pid| pid.parse().ok()).unwrap_or_default();
     let mut or_unknown = || lines.next().unwrap_or_else(|| "(unknown)".to_owned());
@@ -254,6 +263,20 @@ mod tests {
         fs::remove_file(root.join(LOCK)).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.join(LOCK)).unwrap();
         assert!(take(&root).is_err());
+    }
+
+    /// Before the first manifest a power cut can leave the length of a lock file and zeroes for its text.
+    #[test]
+    fn a_lock_that_never_reached_the_disk_is_no_obstacle() {
+        for lost in [&[][..], &[0; 70]] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(LOCK), lost).unwrap();
+            drop(take(dir.path()).unwrap());
+            assert!(fs::read_to_string(dir.path().join(LOCK)).unwrap().starts_with(MAGIC));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LOCK), [0; 5000]).unwrap();
+        assert!(matches!(take(dir.path()), Err(StoreError::NotAStore { .. })), "too long for a lock of ours");
     }
 
     /// A member that outlives the run keeps the next one out; members get in only when they are let in.
