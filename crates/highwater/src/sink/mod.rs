@@ -205,10 +205,11 @@ pub trait Writer: Send + 'static {
     /// [`SinkError::Closed`] if the reader is gone, [`SinkError::Io`] otherwise. The writer is not used again.
     fn write(&mut self, block: &mut Self::Block) -> Result<(), SinkError>;
 
-    /// Ends an epoch: hands everything written to the system and, if `durable`, to the disk; answers
-    /// what the snapshot keeps. Called for epochs in which something was written.
+    /// Ends an epoch: hands everything written to the disk if it is to be `durable`; answers what the snapshot keeps.
+    /// Called for epochs in which something was written.
     ///
-    /// One durable flush must make all flushes before it durable too.
+    /// One durable flush must make all flushes before it durable too. What is not durable may wait in memory for the next
+    /// one that is, or for [`idle`](Writer::idle).
     ///
     /// # Errors
     /// As `write`. After a failed sync nothing is retried.

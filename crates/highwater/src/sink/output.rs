@@ -119,6 +119,8 @@ const SPARE_BYTES_MAX: usize = 1 << 20;
 /// Bytes that an epoch may have written before some are synced: a long epoch must not leave a gigabyte
 /// to its end, where the sync would stall the flow.
 pub(super) const UNSYNCED_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of small blocks that wait for each other.
+const WAITING_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Debug)]
 enum State {
@@ -129,13 +131,85 @@ enum State {
         bytes: u64,
         durable: bool,
     },
-    File {
-        file: File,
-        bytes: u64,
-        /// Bytes since the last sync, if it must be durable.
-        unsynced: Option<u64>,
-    },
+    File(RegularFile),
     Stream(File),
+}
+
+/// A regular file that is written.
+#[derive(Debug)]
+struct RegularFile {
+    file: File,
+    /// Bytes that the system has got.
+    bytes: u64,
+    /// Small blocks, to be handed to the system in one piece: where every record is an epoch, each is a block.
+    waiting: Vec<u8>,
+    /// Bytes since the last sync, if it must be durable.
+    unsynced: Option<u64>,
+}
+
+/// Why a file is not written any more.
+enum Trouble {
+    /// Somebody has cut or deleted it: it would have a hole, or be nowhere.
+    Behind {
+        has: u64,
+        needs: u64,
+    },
+    Io(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Trouble::Io(error)
+    }
+}
+
+impl RegularFile {
+    fn put(&mut self, block: &[u8]) -> Result<(), Trouble> {
+        if self.waiting.len() + block.len() > WAITING_BYTES_MAX {
+            self.hand_over()?;
+            return self.write(block);
+        }
+        self.waiting.extend_from_slice(block);
+        Ok(())
+    }
+
+    /// Hands what waits to the system.
+    fn hand_over(&mut self) -> Result<(), Trouble> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.write(&waiting)?;
+        waiting.clear();
+        self.waiting = waiting;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        let now = self.file.metadata()?;
+        if now.nlink() == 0 {
+            return Err(Trouble::Behind { has: 0, needs: self.bytes + bytes.len() as u64 });
+        }
+        if now.len() < self.bytes {
+            return Err(Trouble::Behind { has: now.len(), needs: self.bytes });
+        }
+        self.file.write_all(bytes)?;
+        self.bytes += bytes.len() as u64;
+        if let Some(unsynced) = &mut self.unsynced {
+            *unsynced += bytes.len() as u64;
+            if *unsynced >= UNSYNCED_BYTES_MAX {
+                self.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.unsynced = Some(0);
+        self.file.sync_data()
+    }
+
+    /// Where the next block will stand.
+    fn end(&self) -> u64 {
+        self.bytes + self.waiting.len() as u64
+    }
 }
 
 impl LineWriter {
@@ -211,27 +285,36 @@ impl LineWriter {
     /// Writes bytes behind what there is.
     fn put(&mut self, block: &[u8]) -> Result<(), SinkError> {
         match &mut self.state {
-            State::File { file, bytes, unsynced } => {
-                let mut written = file.write_all(block);
-                *bytes += block.len() as u64;
-                if let Some(unsynced) = unsynced {
-                    *unsynced += block.len() as u64;
-                    if *unsynced >= UNSYNCED_BYTES_MAX {
-                        *unsynced = 0;
-                        written = written.and_then(|()| file.sync_data());
-                    }
-                }
-                written.map_err(|error| self.cannot_write(error, true))?;
-            }
+            State::File(out) => out.put(block).map_err(|trouble| self.troubled(trouble))?,
             State::Stream(stream) => write_lines(stream, block).map_err(|error| self.cannot_write(error, false))?,
             State::Unopened | State::Checked { .. } => panic!("output {} is written before it is restored", self.name),
         }
         Ok(())
     }
 
+    fn troubled(&self, trouble: Trouble) -> SinkError {
+        match trouble {
+            Trouble::Behind { has, needs } => SinkError::Behind { name: self.name.clone(), has, needs },
+            Trouble::Io(error) => self.cannot_write(error, true),
+        }
+    }
+
+    /// Hands all that waits to the system, and to the disk if `durable`.
+    fn settle(&mut self, durable: bool) -> Result<(), SinkError> {
+        let State::File(out) = &mut self.state else { return Ok(()) };
+        let settled = match (durable, out.waiting.is_empty()) {
+            (true, _) => out.hand_over().and_then(|()| Ok(out.sync()?)),
+            (false, false) => out.hand_over(),
+            (false, true) => Ok(()),
+        };
+        settled.map_err(|trouble| self.troubled(trouble))
+    }
+
     /// Sees to it that the output begins with a header: an empty one gets it, another must have it.
     fn begin_with(&mut self, header: &[u8]) -> Result<(), SinkError> {
-        let (State::File { bytes: 1.., .. }, Some(path)) = (&self.state, &self.path) else { return self.put(header) };
+        let (State::File(RegularFile { bytes: 1.., .. }), Some(path)) = (&self.state, &self.path) else {
+            return self.put(header);
+        };
         let mut has = vec![0; header.len()];
         match File::open(path).and_then(|mut file| file.read_exact(&mut has)) {
             Ok(()) if has == header => Ok(()),
@@ -324,7 +407,8 @@ impl Writer for LineWriter {
                 let cut = private.and_then(|()| file.set_len(bytes)).and_then(|()| file.seek(SeekFrom::Start(bytes)));
                 let cut = cut.and_then(|_| if durable { file.sync_all() } else { Ok(()) });
                 cut.map_err(|error| self.cannot_write(error, true))?;
-                self.state = State::File { file, bytes, unsynced: durable.then_some(0) };
+                let waiting = Vec::new();
+                self.state = State::File(RegularFile { file, bytes, waiting, unsynced: durable.then_some(0) });
             }
             other => self.state = other,
         }
@@ -342,20 +426,23 @@ impl Writer for LineWriter {
         Ok(())
     }
 
+    /// What is not durable yet may wait for the next flush that is, or until there is nothing to do.
     fn flush(&mut self, _epoch: Epoch, durable: bool) -> Result<Flushed<Written, ()>, SinkError> {
-        let State::File { file, bytes, unsynced } = &mut self.state else { return Ok(Flushed::nothing()) };
-        let synced = if durable { file.sync_data() } else { Ok(()) };
         if durable {
-            *unsynced = Some(0);
+            self.settle(true)?;
         }
-        let (now, bytes) = (synced.and_then(|()| file.metadata()), *bytes);
-        let now = now.map_err(|error| self.cannot_write(error, true))?;
-        // A file that was cut or deleted meanwhile would be committed with a hole, or to nowhere.
-        let has = if now.nlink() == 0 { 0 } else { now.len() };
-        match has < bytes {
-            true => Err(SinkError::Behind { name: self.name.clone(), has, needs: bytes }),
-            false => Ok(Flushed::at(Written(bytes))),
+        match &self.state {
+            State::File(out) => Ok(Flushed::at(Written(out.end()))),
+            _ => Ok(Flushed::nothing()),
         }
+    }
+
+    fn idle(&mut self) -> Result<Option<Duration>, SinkError> {
+        self.settle(false).map(|()| None)
+    }
+
+    fn end(&mut self) -> Result<(), SinkError> {
+        self.settle(false)
     }
 }
 

@@ -60,7 +60,15 @@ fn lines_stand_in_order_and_the_position_is_the_length() {
     assert_eq!(writer.flush(Epoch(8), true).unwrap(), Flushed::at(Written(4)));
     writer.write(&mut block("c\n")).unwrap();
     assert_eq!(writer.flush(Epoch(8), false).unwrap(), Flushed::at(Written(6)));
-    assert_eq!(output.content(), "a\nb\nc\n");
+    writer.idle().unwrap();
+    assert_eq!(output.content(), "a\nb\nc\n", "nothing waits when there is nothing to do");
+    let long = "long\n".repeat(WAITING_BYTES_MAX);
+    writer.write(&mut block("d\n")).unwrap();
+    writer.write(&mut block(&long)).unwrap();
+    assert_eq!(output.content(), format!("a\nb\nc\nd\n{long}"), "what is long takes what waits along");
+    writer.write(&mut block("e\n")).unwrap();
+    writer.end().unwrap();
+    assert_eq!(output.content(), format!("a\nb\nc\nd\n{long}e\n"));
 }
 
 #[test]
@@ -133,17 +141,21 @@ fn what_cannot_be_created_is_said_before_a_record_is_read() {
 
 #[test]
 fn a_file_that_is_cut_or_deleted_while_it_is_written_is_noticed() {
-    let output = Output::new();
-    let mut writer = output.start(Resume::Fresh);
-    writer.write(&mut block("a\n")).unwrap();
-    fs::write(&output.path, "").unwrap();
-    assert!(matches!(writer.flush(Epoch(8), false), Err(SinkError::Behind { has: 0, needs: 2, .. })));
-
-    let output = Output::new();
-    let mut writer = output.start(Resume::Fresh);
-    writer.write(&mut block("a\n")).unwrap();
-    fs::remove_file(&output.path).unwrap();
-    assert!(matches!(writer.flush(Epoch(8), false), Err(SinkError::Behind { .. })));
+    let cut: fn(&Path) = |path| fs::write(path, "").unwrap();
+    let deleted: fn(&Path) = |path| fs::remove_file(path).unwrap();
+    let flush: fn(&mut LineWriter) -> Result<(), SinkError> = |writer| writer.flush(Epoch(8), true).map(drop);
+    let idle: fn(&mut LineWriter) -> Result<(), SinkError> = |writer| writer.idle().map(drop);
+    for harm in [cut, deleted] {
+        for then in [flush, idle] {
+            let output = Output::new();
+            let mut writer = output.start(Resume::Fresh);
+            writer.write(&mut block("a\n")).unwrap();
+            then(&mut writer).unwrap();
+            harm(&output.path);
+            writer.write(&mut block("b\n")).unwrap();
+            assert!(matches!(then(&mut writer), Err(SinkError::Behind { has: 0, needs: 2 | 4, .. })));
+        }
+    }
 }
 
 #[test]

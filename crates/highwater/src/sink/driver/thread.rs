@@ -190,7 +190,8 @@ impl<W: Writer<Block: Send + 'static>> Writing<'_, W> {
                 let _ = self.end.waker.activate();
             }
             if ended && self.end.shared().is_aborted() {
-                return Ok(());
+                // Without a store, what was written before the run failed is all that there is of it.
+                return self.end.patience.of(|| self.writer.idle()).map(drop);
             }
             // At the end everything is known that ever will be.
             self.commit(if ended { self.end.shared().committed() } else { known })?;
