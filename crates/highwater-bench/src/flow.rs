@@ -1,16 +1,13 @@
 //! Ours: the same job as a highwater flow, with or without a recovery store.
 //!
-//! It can watch itself: how long the whole process went without a cart leaving the joining step, which
-//! is what a user of the output would feel as a pause. Watching costs a clock reading per event, so the
-//! price is never measured with it.
+//! It can watch itself (`pause.rs`). Watching costs a clock reading per event, so the price is never measured with it.
 
 use crate::cart::{Event, Kind};
+use crate::pause::Pulse;
 use highwater::Summary;
 use highwater::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Orders {
@@ -73,41 +70,4 @@ pub(crate) fn run(config: Config, options: Options) -> Result<Summary, String> {
         }
     });
     ran.map_err(|error| error.to_string())
-}
-
-/// The longest time between two carts, over all workers.
-#[derive(Default)]
-pub(crate) struct Pulse {
-    start: OnceLock<Instant>,
-    last_us: AtomicU64,
-    longest_us: AtomicU64,
-}
-
-impl Pulse {
-    /// A cart has left the joining step.
-    pub(crate) fn beat(&self) {
-        let now = self.start.get_or_init(Instant::now).elapsed().as_micros() as u64;
-        let last = self.last_us.fetch_max(now, Relaxed);
-        self.longest_us.fetch_max(now.saturating_sub(last), Relaxed);
-    }
-
-    /// The longest pause between the first cart and the last.
-    pub(crate) fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest_us.load(Relaxed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pulse_remembers_its_longest_pause() {
-        let pulse = Pulse::default();
-        for pause_ms in [0, 30, 0] {
-            std::thread::sleep(Duration::from_millis(pause_ms));
-            pulse.beat();
-        }
-        assert!(pulse.longest() >= Duration::from_millis(30));
-    }
 }

@@ -1,7 +1,7 @@
 //! Workloads for the cart join, the rivals that do the same job, and the price of recovery.
 //!
 //! `generate` writes input and foretells the digest of its output; `limit`, `timely` and `cart` do the job
-//! and end with one line of JSON about themselves; `price`, `epochs`, `scaling`, `resume` and `memory` run them
+//! and end with one line of JSON about themselves; `price`, `pause`, `epochs`, `scaling`, `resume` and `memory` run them
 //! against each other. A contender whose output has another digest ends the comparison: there is no price for a
 //! wrong answer. `guard` counts instructions, where a busy machine would lie about time.
 
@@ -11,11 +11,13 @@ mod contest;
 mod differential;
 mod digest;
 mod epochs;
+mod exchange;
 mod flow;
 mod guard;
 mod keys;
 mod limit;
 mod measure;
+mod pause;
 mod price;
 mod rival;
 mod scaling;
@@ -26,7 +28,6 @@ use clap::{Parser, Subcommand};
 use highwater::{Config, Summary};
 use highwater_store::Backend;
 use measure::{Said, rss_bytes_max};
-use price::ms;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,6 +92,9 @@ enum What {
         /// Skips lines that are no events, instead of ending at the first
         #[arg(long)]
         skip: bool,
+        /// What parses the lines
+        #[arg(long, value_enum, default_value_t)]
+        parser: limit::Parser,
     },
     /// The job by hand on Timely Dataflow, without recovery
     Timely {
@@ -144,6 +148,10 @@ enum What {
         #[arg(short = 's', long, default_value = "1s", value_parser = interval)]
         epoch_interval: Duration,
     },
+    /// How long the flow stands still, and how often
+    Pause(pause::Pause),
+    /// What a record costs that goes to another worker
+    Exchange(exchange::Exchange),
     /// What small epochs cost, from one for every record to ten seconds
     Epochs(epochs::Epochs),
     /// What more workers bring, with one file and with several
@@ -187,8 +195,8 @@ fn run(what: What) -> Result<String, String> {
     match what {
         What::Generate { workload, out } => Ok(workload.generate(&out).map_err(io)?.digest.to_string()),
         What::Digest { file } => Ok(digest::of_file(&file).map_err(io)?.to_string()),
-        What::Limit { job, skip } => {
-            let done = limit::run(&job.files, &job.output, skip)?;
+        What::Limit { job, skip, parser } => {
+            let done = limit::run(&job.files, &job.output, parser, skip)?;
             Ok(said(Said { records: done.records, ..Said::default() }))
         }
         What::Timely { job, workers } => {
@@ -196,12 +204,13 @@ fn run(what: What) -> Result<String, String> {
             Ok(said(Said::default()))
         }
         What::Cart { job, how, pause } => {
-            let pulse = pause.then(Arc::<flow::Pulse>::default);
+            let pulse = pause.then(Arc::<pause::Pulse>::default);
             let options = flow::Options { files: job.files, output: job.output, pulse: pulse.clone() };
             let summary = flow::run(how.config("cart"), options)?;
-            let pause_ms = pulse.map(|pulse| ms(pulse.longest()));
-            let latency_ms = pause.then(|| ms(summary.latency_max));
-            Ok(said(Said { pause_ms, latency_ms, ..of_run(&summary) }))
+            let latency_ms = pause.then_some(summary.latency_max.as_secs_f64() * 1e3);
+            let pauses = pulse.as_ref().map(|pulse| pulse.over()).unwrap_or_default();
+            let pause_ms = pulse.map(|pulse| pulse.longest_ms());
+            Ok(said(Said { pause_ms, pauses, latency_ms, ..of_run(&summary) }))
         }
         What::Padded { job, how } => Ok(said(of_run(&keys::padded(how.config("padded"), job.files, job.output)?))),
         What::Price(price) => price.run(),
@@ -217,6 +226,8 @@ fn run(what: What) -> Result<String, String> {
             collections::rival(job.files, job.output, workers, epoch_interval)?;
             Ok(said(Said::default()))
         }
+        What::Pause(pause) => pause.run(),
+        What::Exchange(exchange) => exchange.run(),
         What::Epochs(epochs) => epochs.run(),
         What::Scaling(scaling) => scaling.run(),
         What::Resume(resume) => resume.run(),

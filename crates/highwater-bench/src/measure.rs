@@ -31,6 +31,9 @@ pub(crate) struct Said {
     /// Longest time between two carts, if it watched.
     #[serde(default)]
     pub(crate) pause_ms: Option<f64>,
+    /// Pauses that reached each bound, if it watched.
+    #[serde(default)]
+    pub(crate) pauses: Vec<u64>,
     /// Longest that a batch of input took through the flow.
     #[serde(default)]
     pub(crate) latency_ms: Option<f64>,
@@ -75,7 +78,16 @@ pub(crate) fn run(command: &mut Command) -> Result<Cost, String> {
 
 /// CPU time of all children that have been waited for.
 fn cpu() -> Duration {
-    let usage = usage(UsageWho::RUSAGE_CHILDREN);
+    cpu_of(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// CPU time of this process, all its threads, the system's work for it too.
+pub(crate) fn cpu_of_this_process() -> Duration {
+    cpu_of(UsageWho::RUSAGE_SELF)
+}
+
+fn cpu_of(who: UsageWho) -> Duration {
+    let usage = usage(who);
     let us = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
     Duration::from_micros(us(usage.user_time()) + us(usage.system_time()))
 }

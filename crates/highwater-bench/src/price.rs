@@ -6,10 +6,10 @@
 use crate::contest::{Contender, input, machine, place, rounds, spread, table};
 use crate::digest::Digest;
 use crate::measure::Cost;
+use crate::pause;
 use crate::workload::Workload;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,6 +20,9 @@ pub(crate) struct Price {
     /// Users
     #[arg(long, default_value_t = 60_000)]
     users: u32,
+    /// How much oftener some users come than others (Zipf's exponent); 0: all alike
+    #[arg(long, default_value_t = 0.0)]
+    zipf: f64,
     /// Rounds; each runs every contender once
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
@@ -38,27 +41,21 @@ pub(crate) struct Price {
 }
 
 const RATIOS: [(usize, usize, &str); 4] =
-    [(2, 0, "off / limit"), (2, 1, "off / timely"), (3, 2, "on at 1 s / off"), (4, 2, "on at 10 s / off")];
+    [(3, 0, "off / limit"), (3, 2, "off / timely"), (4, 3, "on at 1 s / off"), (5, 3, "on at 10 s / off")];
 
 impl Price {
     /// Measures; returns the report.
     pub(crate) fn run(&self) -> Result<String, String> {
         let dir = place(self.dir.as_ref())?;
-        let workload = Workload { events: self.events, users: self.users, files: self.workers, ..Workload::usual() };
+        let Price { events, users, workers: files, zipf, .. } = *self;
+        let workload = Workload { events, users, files, zipf, ..Workload::usual() };
         let generated = input(&workload, dir.path(), "input")?;
         let contenders = self.contenders();
         let paired: Vec<_> = contenders.iter().map(|contender| (contender, &generated)).collect();
         let rounds = rounds(&paired, dir.path(), self.pairs)?;
         let mut text = self.report(&contenders, &rounds, generated.digest);
-        // Writing to a String cannot fail.
-        let mut line = |args: std::fmt::Arguments<'_>| writeln!(text, "{args}").unwrap_or_default();
-        line(format_args!("\n| watched | longest time without a cart, ms | longest a batch took, ms |\n|---|---|---|"));
-        for mut contender in contenders.into_iter().filter(|contender| contender.command == "cart") {
-            contender.options.push("--pause".to_owned());
-            let said = contender.run(&generated, dir.path())?.said;
-            let ms = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.0}"));
-            line(format_args!("| {} | {} | {} |", contender.name, ms(said.pause_ms), ms(said.latency_ms)));
-        }
+        let watched = contenders.into_iter().filter(|contender| contender.command == "cart").collect();
+        text += &format!("\n{}", pause::table(watched, &generated, dir.path())?);
         Ok(text)
     }
 
@@ -68,6 +65,7 @@ impl Price {
         let cart = |name: &str| Contender::new(with(name), "cart", &["-w", &workers]);
         vec![
             Contender::new("limit: plain loop", "limit", &[]),
+            Contender::new("limit, parsing with sonic-rs", "limit", &["--parser", "sonic-rs"]),
             Contender::new(with("timely by hand"), "timely", &["-w", &workers]),
             cart("highwater, recovery off"),
             cart("highwater, on at 1 s").recovering(&self.store, "1s"),
@@ -93,9 +91,4 @@ impl Price {
         }
         text
     }
-}
-
-/// Milliseconds of a duration.
-pub(crate) fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

@@ -4,11 +4,10 @@
 //! as it does under the engine. The store is opened again by a process of its own, and each key must be back with its
 //! last state. One record is committed at a time at last. Memory is all that a process ever had: a store beside no map.
 
-use crate::measure::rss_bytes_max;
+use crate::measure::{cpu_of_this_process, rss_bytes_max};
 use highwater_store::{
     Backend, Epoch, OpenOptions, Row, Rows, Shard, StartPlan, Started, Store, StoreError, key_group,
 };
-use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -163,7 +162,7 @@ impl Bench {
             let start = Clocks::now();
             commit(shard, epoch, &rows)?;
             wall += start.wall.elapsed();
-            cpu += cpu_time() - start.cpu;
+            cpu += cpu_of_this_process() - start.cpu;
         }
         let stats = shard.stats();
         Ok(Figures {
@@ -192,7 +191,7 @@ impl Bench {
                 wrong += u64::from(value.len() != STATE || last[number(key) as usize] != number(value));
             }
         })?;
-        let (wall, cpu) = (start.wall.elapsed(), cpu_time() - start.cpu);
+        let (wall, cpu) = (start.wall.elapsed(), cpu_of_this_process() - start.cpu);
         assert_eq!((rows, wrong), (self.keys, 0), "every key is back with its last state");
         let rss_bytes = rss_bytes_max().saturating_sub(before);
         Ok(Figures { rows, cpu_s: cpu.as_secs_f64(), wall_s: wall.as_secs_f64(), rss_bytes, ..Figures::default() })
@@ -230,15 +229,8 @@ struct Clocks {
 
 impl Clocks {
     fn now() -> Clocks {
-        Clocks { wall: Instant::now(), cpu: cpu_time() }
+        Clocks { wall: Instant::now(), cpu: cpu_of_this_process() }
     }
-}
-
-/// CPU time of this process, all its threads, the system's work for it too.
-fn cpu_time() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the kernel refuses getrusage only for an unknown target");
-    let us = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
-    Duration::from_micros(us(usage.user_time()) + us(usage.system_time()))
 }
 
 /// Bytes of all files, as a person would count them.

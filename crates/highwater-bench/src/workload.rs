@@ -24,6 +24,9 @@ pub(crate) struct Workload {
     /// Users who are active at a time
     #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) users: u32,
+    /// How much oftener some users come than others: that of rank r as r to the power of minus this (Zipf); 0: all alike
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) zipf: f64,
     /// Files, split by user
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) files: u32,
@@ -62,6 +65,7 @@ impl Workload {
         Workload {
             events: 1_000_000,
             users: 60_000,
+            zipf: 0.0,
             files: 1,
             seed: 1,
             payment_ratio: 0.45,
@@ -80,6 +84,7 @@ impl Workload {
         let mut rng = Rng::with_seed(self.seed);
         let (mut digester, mut row, mut order, mut born) = (Digester::default(), Vec::new(), 0, 0);
         let mut users: Vec<User> = (0..self.users).map(|_| self.user(&mut born, &mut rng)).collect();
+        let ranks = Ranks::new(users.len(), self.zipf);
         let mut bad_left = self.bad_lines;
         for done in 0..self.events {
             while bad_left > 0 && rng.u64(..self.events - done) < bad_left {
@@ -87,7 +92,7 @@ impl Workload {
                 let bad = bad_line(&mut rng);
                 writeln!(writers[rng.usize(..files.len())], "{bad}")?;
             }
-            let number = rng.usize(..users.len());
+            let number = ranks.draw(&mut rng);
             if users[number].cart.paid.len() + users[number].cart.unpaid.len() == ORDERS_MAX {
                 users[number] = self.user(&mut born, &mut rng);
             }
@@ -125,6 +130,31 @@ impl Workload {
     }
 }
 
+/// Draws users by their rank.
+struct Ranks {
+    users: usize,
+    /// Sums of the weights up to each rank; empty: all alike.
+    sums: Vec<f64>,
+}
+
+impl Ranks {
+    fn new(users: usize, zipf: f64) -> Ranks {
+        let mut sum = 0.0;
+        let weights = (1..=users).map(|rank| (rank as f64).powf(-zipf));
+        let sums = weights.map(|weight| {
+            sum += weight;
+            sum
+        });
+        Ranks { users, sums: if zipf == 0.0 { Vec::new() } else { sums.collect() } }
+    }
+
+    fn draw(&self, rng: &mut Rng) -> usize {
+        let Some(all) = self.sums.last() else { return rng.usize(..self.users) };
+        let at = rng.f64() * all;
+        self.sums.partition_point(|sum| *sum <= at).min(self.users - 1)
+    }
+}
+
 /// A user id that is hard to carry; no two numbers give the same.
 fn spiced(number: usize, rng: &mut Rng) -> String {
     if number == 0 {
@@ -155,7 +185,7 @@ fn bad_line(rng: &mut Rng) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit;
+    use crate::limit::{self, Parser};
 
     /// The plain loop over a spiced, split, flawed workload gives the digest that was foretold.
     #[test]
@@ -164,10 +194,23 @@ mod tests {
         let workload = Workload { events: 5_000, users: 40, files: 3, bad_lines: 20, spice: true, ..Workload::usual() };
         let generated = workload.generate(dir.path()).expect("it can be written");
         let out = dir.path().join("out");
-        let done = limit::run(&generated.files, &out, true).expect("bad lines are skipped");
-        assert_eq!((done.records, done.skipped), (5_020, 20));
-        assert_eq!(crate::digest::of_file(&out).expect("it is there"), generated.digest);
+        for parser in [Parser::SerdeJson, Parser::SonicRs] {
+            let done = limit::run(&generated.files, &out, parser, true).expect("bad lines are skipped");
+            assert_eq!((done.records, done.skipped), (5_020, 20));
+            assert_eq!(crate::digest::of_file(&out).expect("it is there"), generated.digest);
+            assert!(limit::run(&generated.files, &out, parser, false).is_err());
+        }
         assert_eq!(generated.digest.lines, 5_000);
-        assert!(limit::run(&generated.files, &out, false).is_err());
+    }
+
+    /// The first of 1,000 users comes as often as Zipf says (one in 7.5 at exponent 1), or as any other.
+    #[test]
+    fn some_users_come_oftener() {
+        let mut rng = Rng::with_seed(1);
+        for (zipf, share) in [(0.0, 0.001), (1.0, 0.1336), (2.0, 0.6083)] {
+            let ranks = Ranks::new(1_000, zipf);
+            let firsts = (0..100_000).filter(|_| ranks.draw(&mut rng) == 0).count();
+            assert!((firsts as f64 / 1e5 - share).abs() < 0.01, "{zipf}: {firsts}");
+        }
     }
 }

@@ -183,13 +183,19 @@ pub(crate) struct Rebuild {
     /// Versions of whole epochs beyond this one wait until all up to it are known.
     direct_until: Epoch,
     later: Vec<(Version, Place)>,
+    /// Versions that come next: their entries are looked up together.
+    next: Vec<(Version, Place)>,
 }
+
+/// Versions whose entries are looked up before the first of them is taken.
+const WARM_VERSIONS: usize = 64;
 
 impl Rebuild {
     /// Of epochs beyond `from` all versions are remembered, as a collector must that keeps them.
     pub(crate) fn new(key_groups: u16, from: Option<Epoch>) -> Rebuild {
         let direct_until = from.unwrap_or(Epoch(u64::MAX));
-        Rebuild { index: Index::new(key_groups), open: Vec::new(), direct_until, later: Vec::new() }
+        let (open, later, next) = (Vec::new(), Vec::new(), Vec::with_capacity(WARM_VERSIONS));
+        Rebuild { index: Index::new(key_groups), open, direct_until, later, next }
     }
 
     /// A version that counts, of an epoch that is whole.
@@ -206,12 +212,8 @@ impl Rebuild {
     /// All epochs up to this one are whole.
     pub(crate) fn whole(&mut self, until: Epoch) {
         let mut open = std::mem::take(&mut self.open);
-        for some in open.chunks(32) {
-            self.index.warm(some.iter().map(|(version, _)| version.key));
-            some.iter()
-                .filter(|(version, _)| version.epoch <= until)
-                .for_each(|(version, place)| self.sort(*version, *place));
-        }
+        let whole = open.iter().filter(|(version, _)| version.epoch <= until);
+        whole.for_each(|(version, place)| self.sort(*version, *place));
         open.retain(|(version, _)| version.epoch > until);
         self.open = open;
     }
@@ -224,12 +226,22 @@ impl Rebuild {
         }
     }
 
-    /// Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
     fn take(&mut self, version: Version, place: Place) {
+        self.next.push((version, place));
+        if self.next.len() == WARM_VERSIONS {
+            self.take_next();
+        }
+    }
+
+    /// Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
+    fn take_next(&mut self) {
         use crate::rules::{Rule, on};
-        let newest = self.index.entries.find(version.key).map_or(Epoch(0), |entry| entry.epoch);
-        if version.epoch >= newest || !on(Rule::ByEpoch) {
-            self.index.set(version, place);
+        self.index.warm(self.next.iter().map(|(version, _)| version.key));
+        for (version, place) in self.next.drain(..) {
+            let newest = self.index.entries.find(version.key).map_or(Epoch(0), |entry| entry.epoch);
+            if version.epoch >= newest || !on(Rule::ByEpoch) {
+                self.index.set(version, place);
+            }
         }
     }
 
@@ -242,6 +254,7 @@ impl Rebuild {
         let first = later.partition_point(|(version, _)| version.epoch <= floor);
         let beyond = later.split_off(first);
         later.into_iter().for_each(|(version, place)| self.take(version, place));
+        self.take_next();
         let mut bound = Epoch(0);
         let mut gone = Vec::new();
         for entry in self.index.entries.iter() {

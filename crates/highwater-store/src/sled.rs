@@ -5,7 +5,9 @@
 //! can leave a half-made snapshot with which it never opens again (removed); a damaged snapshot is removed once, since
 //! its log is the truth; it panics on some damage (caught). A flipped bit makes it fall back in silence: that is
 //! found above, by acknowledgements and checksums. How many segments it uses varies from moment to moment, so its file
-//! is kept at a length with room to spare: it stays as it is, and a full disk does not stop a log in mid-epoch.
+//! is kept at a length with room to spare: it stays as it is, and a full disk does not stop a log in mid-epoch. Its cache
+//! lets go of pages only after 64 uses of some of them: a scan that passes each once keeps all in memory (so `scan` uses
+//! each page once more for every chunk in it).
 
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::files::{create_private_dir, settle};
@@ -145,6 +147,7 @@ impl Log for SledLog {
         while let Some((key, value)) = guarded(|| values.next().transpose())? {
             let key =
                 <[u8; 8]>::try_from(&*key).map_err(|_| damaged("it has a key that is not a number".to_owned()))?;
+            guarded(|| self.db.contains_key(key))?;
             if visit(u64::from_be_bytes(key), &value) == ControlFlow::Break(()) {
                 break;
             }
