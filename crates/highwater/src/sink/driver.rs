@@ -166,6 +166,7 @@ pub(super) fn put<'s, T: Data, S: Sink<T>>(
                     stash.push(epoch, retain(DONE), retain(DONE), || retain(ROWS), std::mem::take(batch));
                 }
             });
+            out.link.hand_over();
         }
     });
     let mut declared = graph.declared.borrow_mut();

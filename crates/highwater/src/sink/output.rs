@@ -102,8 +102,11 @@ impl SpareBuffers {
         lock(&self.0).pop().unwrap_or_default()
     }
 
-    /// Gives a buffer back.
+    /// Gives a buffer back, if it is dearer to make anew than to hand over.
     fn put(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() < SPARE_BYTES_LEAST {
+            return;
+        }
         let mut spare = lock(&self.0);
         if spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
             buffer.clear();
@@ -112,8 +115,9 @@ impl SpareBuffers {
     }
 }
 
-/// Buffers that wait to be filled again, and the largest that may.
+/// Buffers that wait to be filled again, and the smallest and largest that may.
 const SPARE_BUFFERS_MAX: usize = 4;
+const SPARE_BYTES_LEAST: usize = 4 << 10;
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes that an epoch may have written before some are synced: a long epoch must not leave a gigabyte

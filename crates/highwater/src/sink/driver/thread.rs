@@ -18,8 +18,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use timely::scheduling::SyncActivator;
 
-/// Most messages that are worked off before the operator hears of it.
+/// About so many messages are worked off before the operator hears of it.
 const MESSAGES_MAX: usize = 256;
+/// Messages that travel together: where every record is an epoch, each is two.
+const TOGETHER_MAX: usize = 128;
 
 pub(super) enum ToWriter<B> {
     Write(B),
@@ -48,29 +50,45 @@ pub(super) enum FromWriter {
 
 /// The operator's end.
 pub(super) struct Link<B> {
-    to: Sender<ToWriter<B>>,
-    from: Receiver<FromWriter>,
-    /// What came while something else was awaited.
+    to: Sender<Vec<ToWriter<B>>>,
+    /// What goes to the thread at the next occasion.
+    pending: Vec<ToWriter<B>>,
+    from: Receiver<Vec<FromWriter>>,
     heard: VecDeque<FromWriter>,
 }
 
 impl<B> Link<B> {
-    /// A writer that has failed has told the run already: what is sent to it then goes nowhere, and
-    /// the capabilities of it stay held.
-    pub(super) fn send(&self, message: ToWriter<B>) {
-        let _ = self.to.send(message);
+    /// Sends a message, with others of this turn: [`hand_over`](Link::hand_over) ends the turn.
+    pub(super) fn send(&mut self, message: ToWriter<B>) {
+        self.pending.push(message);
+        if self.pending.len() == TOGETHER_MAX {
+            self.hand_over();
+        }
+    }
+
+    /// Sends what has not been sent. A writer that has failed has told the run already: what is sent to it then goes nowhere,
+    /// and the capabilities of it stay held.
+    pub(super) fn hand_over(&mut self) {
+        if !self.pending.is_empty() {
+            let _ = self.to.send(std::mem::take(&mut self.pending));
+        }
     }
 
     pub(super) fn hear(&mut self) -> Option<FromWriter> {
-        self.heard.pop_front().or_else(|| self.from.try_recv().ok())
+        if self.heard.is_empty() {
+            self.heard.extend(self.from.try_recv().ok()?);
+        }
+        self.heard.pop_front()
     }
 
     /// Waits until more blocks are written, and answers how many; `None`: the writer has failed.
     pub(super) fn wait(&mut self) -> Option<usize> {
+        self.hand_over();
         loop {
-            match self.from.recv().ok()? {
-                FromWriter::Wrote(blocks) => return Some(blocks),
-                other => self.heard.push_back(other),
+            let wrote = self.heard.iter().position(|heard| matches!(heard, FromWriter::Wrote(_)));
+            match wrote.and_then(|at| self.heard.remove(at)) {
+                Some(FromWriter::Wrote(blocks)) => return Some(blocks),
+                _ => self.heard.extend(self.from.recv().ok()?),
             }
         }
     }
@@ -78,10 +96,10 @@ impl<B> Link<B> {
 
 /// The thread's end.
 pub(super) struct End<B> {
-    from: Receiver<ToWriter<B>>,
-    to: Sender<FromWriter>,
+    from: Receiver<Vec<ToWriter<B>>>,
+    to: Sender<Vec<FromWriter>>,
     /// For those who tell it of commits.
-    itself: Sender<ToWriter<B>>,
+    itself: Sender<Vec<ToWriter<B>>>,
     patience: Patience,
     waker: SyncActivator,
     worker: usize,
@@ -92,7 +110,7 @@ pub(super) fn link<B>(patience: Patience, worker: usize, waker: SyncActivator) -
     let (to_writer, from_operator) = channel();
     let (to_operator, from_writer) = channel();
     let end = End { from: from_operator, to: to_operator, itself: to_writer.clone(), patience, waker, worker };
-    (Link { to: to_writer, from: from_writer, heard: VecDeque::new() }, end)
+    (Link { to: to_writer, pending: Vec::new(), from: from_writer, heard: VecDeque::new() }, end)
 }
 
 /// A writer that is restored, and what its run must still do for it.
@@ -113,7 +131,7 @@ impl<B: Send + 'static> End<B> {
         let to = self.itself.clone();
         self.shared().on_commit(move |told| {
             // A writer that has failed is not there any more.
-            let _ = to.send(told.map_or(ToWriter::End, ToWriter::Committed));
+            let _ = to.send(vec![told.map_or(ToWriter::End, ToWriter::Committed)]);
         });
         let work = move || {
             let mut writing = Writing {
@@ -162,10 +180,14 @@ impl<W: Writer<Block: Send + 'static>> Writing<'_, W> {
                 None => self.end.from.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => self.end.from.recv_timeout(wait),
             };
-            let mut messages: Vec<_> = first.into_iter().collect();
-            messages.extend(self.end.from.try_iter().take(MESSAGES_MAX));
+            let mut messages = first.unwrap_or_default();
+            while messages.len() < MESSAGES_MAX
+                && let Ok(more) = self.end.from.try_recv()
+            {
+                messages.extend(more);
+            }
             let last_flush = messages.iter().rposition(|message| matches!(message, ToWriter::Flush(_)));
-            let (mut wrote, mut flushed, mut ended) = (0, Vec::new(), false);
+            let (mut wrote, mut told, mut ended) = (0, Vec::new(), false);
             for (at, message) in messages.into_iter().enumerate() {
                 match message {
                     ToWriter::Write(mut block) => {
@@ -175,18 +197,16 @@ impl<W: Writer<Block: Send + 'static>> Writing<'_, W> {
                     // One sync makes all epochs before it durable as well.
                     ToWriter::Flush(epoch) => {
                         let durable = self.end.shared().recovery && Some(at) == last_flush;
-                        flushed.push(FromWriter::Flushed(epoch, self.flush(epoch, durable)?));
+                        told.push(FromWriter::Flushed(epoch, self.flush(epoch, durable)?));
                     }
                     ToWriter::Committed(epoch) => known = known.max(epoch),
                     ToWriter::End => ended = true,
                 }
             }
-            if wrote > 0 || !flushed.is_empty() {
+            if wrote > 0 || !told.is_empty() {
+                told.push(FromWriter::Wrote(wrote));
                 // The operator may be gone: the run ends.
-                let _ = self.end.to.send(FromWriter::Wrote(wrote));
-                for message in flushed {
-                    let _ = self.end.to.send(message);
-                }
+                let _ = self.end.to.send(told);
                 let _ = self.end.waker.activate();
             }
             if ended && self.end.shared().is_aborted() {
