@@ -83,3 +83,46 @@ fn b3_over_processes_every_dead_letter_is_written_once_whoever_is_killed() {
     assert_eq!(seen.len(), 120, "{letters}");
     bed.check_finished(&INPUTS);
 }
+
+/// Files that appear while processes run, and while one of them is killed and comes back: each is read by one process,
+/// once, whatever the numbers of processes and workers are from then on.
+#[test]
+fn files_that_appear_are_read_once_whichever_process_sees_them_first() {
+    const LINES: usize = 50;
+    let bed = Bed::new();
+    std::fs::create_dir(bed.path("in")).unwrap();
+    let put = |file: usize| {
+        let text: String = (0..LINES).map(|number| format!("{file} {number}\n")).collect();
+        bed.write(&format!("in/{file}.part"), text);
+        std::fs::rename(bed.path(&format!("in/{file}.part")), bed.path(&format!("in/{file}.txt"))).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    let lines = || bed.read("out").iter().filter(|byte| **byte == b'\n').count();
+    let (mut files, mut kills) = (0..300, 0);
+    let mut there = 0;
+    for (n, w) in [(2, 2), (3, 1), (1, 2), (4, 1)] {
+        let line = format!("in/*.txt --growing -r store --output out -s 5ms -n {n} -w {w}");
+        let program = Running::start(&mut bed.command(&crate::bed::example("reader"), &line));
+        for round in 0..2 {
+            files.by_ref().take(25).for_each(put);
+            there += 25 * LINES;
+            if n > 1 && round == 1 {
+                wait_until("the processes are there", || children(&program).len() == n);
+                kills += usize::from(lines() < there);
+                strike(children(&program)[n - 1], Signal::KILL);
+            }
+            wait_until("all lines", || lines() >= there);
+        }
+        program.signal(Signal::TERM);
+        program.end().died_of(Signal::TERM);
+    }
+    assert!(kills > 0, "no kill came while there was more to read");
+    let mut next = std::collections::BTreeMap::new();
+    for line in bed.text("out").lines() {
+        let (file, number) = line.split_once(' ').expect("a line of ours");
+        let due = next.entry(file.to_owned()).or_insert(0);
+        assert_eq!(number.parse(), Ok(*due), "file {file}");
+        *due += 1;
+    }
+    assert!(next.len() == there / LINES && next.values().all(|lines| *lines == LINES), "{next:?}");
+}
