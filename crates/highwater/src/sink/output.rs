@@ -147,6 +147,8 @@ struct RegularFile {
     bytes: u64,
     /// Small blocks, to be handed to the system in one piece: where every record is an epoch, each is a block.
     waiting: Vec<u8>,
+    /// Something was written since the last look whether the file is still whole.
+    unchecked: bool,
     /// Bytes since the last sync, if it must be durable.
     unsynced: Option<u64>,
 }
@@ -169,6 +171,7 @@ impl From<io::Error> for Trouble {
 
 impl RegularFile {
     fn put(&mut self, block: &[u8]) -> Result<(), Trouble> {
+        self.unchecked = true;
         if self.waiting.len() + block.len() > WAITING_BYTES_MAX {
             self.hand_over()?;
             return self.write(block);
@@ -306,11 +309,12 @@ impl LineWriter {
     /// Hands all that waits to the system, and to the disk if `durable`.
     fn settle(&mut self, durable: bool) -> Result<(), SinkError> {
         let State::File(out) = &mut self.state else { return Ok(()) };
-        let settled = match (durable, out.waiting.is_empty()) {
-            (true, _) => out.hand_over().and_then(|()| Ok(out.sync()?)),
-            (false, false) => out.hand_over(),
-            (false, true) => Ok(()),
-        };
+        if !durable && !out.unchecked {
+            return Ok(());
+        }
+        out.unchecked = false;
+        let handed = out.hand_over();
+        let settled = if durable { handed.and_then(|()| Ok(out.sync()?)) } else { handed };
         settled.map_err(|trouble| self.troubled(trouble))
     }
 
@@ -411,8 +415,8 @@ impl Writer for LineWriter {
                 let cut = private.and_then(|()| file.set_len(bytes)).and_then(|()| file.seek(SeekFrom::Start(bytes)));
                 let cut = cut.and_then(|_| if durable { file.sync_all() } else { Ok(()) });
                 cut.map_err(|error| self.cannot_write(error, true))?;
-                let waiting = Vec::new();
-                self.state = State::File(RegularFile { file, bytes, waiting, unsynced: durable.then_some(0) });
+                let (waiting, unsynced) = (Vec::new(), durable.then_some(0));
+                self.state = State::File(RegularFile { file, bytes, waiting, unchecked: false, unsynced });
             }
             other => self.state = other,
         }
