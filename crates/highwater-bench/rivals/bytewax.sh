@@ -6,35 +6,20 @@
 # Installs the pinned Bytewax from PyPI into a directory of its own, generates the input, runs Bytewax and highwater
 # in turn, compares the digest of every output with that foretold, and prints CPU and wall time of each run.
 set -euo pipefail
-events=${1:-200000} users=${2:-12000} rounds=${3:-3}
+events=${1:-200000} users=${2:-12000} rounds=${3:-3} workers=1
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../../.." && pwd)
-place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT
-
-bench=${HIGHWATER_BENCH:-}
-if [ -z "$bench" ]; then
-    (cd "$root" && cargo build --release --locked -p highwater-bench)
-    bench=${CARGO_TARGET_DIR:-$root/target}/release/highwater-bench
-fi
+# shellcheck source=head.sh
+. "$here/head.sh"
 python3 -m venv "$place/venv"
 "$place/venv/bin/pip" install --quiet bytewax==0.21.1
 
-expected=$("$bench" generate --events "$events" --users "$users" --out "$place/in.jsonl")
-echo "$events events, $users users: $expected"
-check() {
-    local got
-    got=$("$bench" digest "$place/out")
-    [ "$got" = "$expected" ] || { echo "error: $1 has made $got, not $expected: no price for a wrong answer" >&2; exit 1; }
-    rm "$place/out"
-}
 TIMEFORMAT='%U s user, %S s system, %R s wall'
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round, bytewax 0.21.1:"
-    (cd "$here" && time INPUT="$place/in.jsonl" OUTPUT="$place/out" PYTHONDONTWRITEBYTECODE=1 \
+    (cd "$here" && time INPUT="$place/in/0.jsonl" OUTPUT="$place/out" PYTHONDONTWRITEBYTECODE=1 \
         "$place/venv/bin/python" -m bytewax.run bytewax_cart:flow)
     check bytewax
     echo "round $round, highwater:"
-    time "$bench" cart "$place/in.jsonl" --output "$place/out" >"$place/said"
+    time "$bench" cart "$place/in/0.jsonl" --output "$place/out" >"$place/said"
     check highwater
 done

@@ -9,28 +9,12 @@
 set -euo pipefail
 events=${1:-1000000} users=${2:-60000} rounds=${3:-7} workers=${4:-1}
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../../.." && pwd)
-place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT
-
-bench=${HIGHWATER_BENCH:-}
-if [ -z "$bench" ]; then
-    (cd "$root" && cargo build --release --locked -p highwater-bench)
-    bench=${CARGO_TARGET_DIR:-$root/target}/release/highwater-bench
-fi
+# shellcheck source=head.sh
+. "$here/head.sh"
 target=${CARGO_TARGET_DIR:-$root/target}/renoir
 (cd "$here/renoir" && cargo build --release --locked --target-dir "$target")
 renoir=$target/release/renoir-cart
 
-mkdir "$place/in"
-expected=$("$bench" generate --events "$events" --users "$users" --files "$workers" --out "$place/in")
-echo "$events events, $users users, $workers workers: $expected"
-check() {
-    local got
-    got=$("$bench" digest "$place/out")
-    [ "$got" = "$expected" ] || { echo "error: $1 has made $got, not $expected: no price for a wrong answer" >&2; exit 1; }
-    rm "$place/out"
-}
 # CPU seconds of a command; its times are printed.
 cost() {
     local name=$1
