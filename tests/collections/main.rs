@@ -11,6 +11,7 @@ mod storm;
 mod accumulate;
 mod bounded;
 mod examples;
+mod golden;
 mod killed;
 mod random;
 mod refused;

@@ -1,7 +1,7 @@
 //! The scope in which collections live: how they come into a flow, and how they leave it.
 
 use crate::collection::{Collection, Diff, Record};
-use crate::keep::{Counts, Update, Upserts, keep, pass};
+use crate::keep::{Update, Upserts, count, keep};
 use crate::output::{Transition, leave, transitions};
 use crate::time::EpochTime;
 use differential_dataflow::{Hashable, VecCollection};
@@ -69,7 +69,7 @@ impl<'s, 'c> Collections<'s, 'c> {
     /// A record for each item.
     ///
     /// # State
-    /// One row per record, under the name `step`: how many copies there are. An epoch writes those that have changed.
+    /// The records with their numbers of copies, packed, under the name `step`. An epoch writes those that have changed.
     ///
     /// # Errors
     /// As [`updates`](Self::updates).
@@ -87,12 +87,12 @@ impl<'s, 'c> Collections<'s, 'c> {
     /// record can have less than no copies, until they come.
     ///
     /// # State
-    /// One row per record that has copies, under the name `step`; one that has none any more is removed. The live
-    /// records are in memory too, once beside what indexes them; not without recovery.
+    /// The records that have copies, under the name `step`, many in a row ([`Multiset`](highwater::raw::Multiset)). They
+    /// are in memory too, encoded, beside what indexes them; not without recovery.
     ///
     /// # Errors
     /// A taken `step` name is reported with all other building errors. A record that is stored in another shape refuses
-    /// the start, before an item is read. One that cannot be encoded ends the run at its epoch.
+    /// the start, before an item is read, and cannot be migrated. One that cannot be encoded ends the run at its epoch.
     ///
     /// # Example
     /// ```
@@ -107,9 +107,8 @@ impl<'s, 'c> Collections<'s, 'c> {
     /// # Source
     /// Differential's `InputSession::update`, with what it leaves to its user: that it comes back.
     pub fn updates<D: Record>(&self, step: &str, items: Stream<'s, (D, Diff)>) -> Collection<'c, D> {
-        let updates = items.raw::<D, i64, Update<D>>(step, |items, step| {
-            if step.rows.keeps() { keep(items, step, Counts::new()) } else { pass(items, step) }
-        });
+        let (items, flow) = items.into_raw();
+        let updates = flow.multiset::<D, Update<D>>(step, |step| count(items, step));
         self.enter(updates)
     }
 
@@ -144,7 +143,10 @@ impl<'s, 'c> Collections<'s, 'c> {
         items: KeyedStream<'s, K, Option<V>>,
     ) -> Collection<'c, (K, V)> {
         let items = items.into_stream();
-        let updates = items.raw::<K, V, Update<(K, V)>>(step, |items, step| keep(items, step, Upserts::new()));
+        let updates = items.raw::<K, V, Update<(K, V)>>(step, |items, step| {
+            let (step, upserts) = Upserts::of(step);
+            keep(items, step, upserts)
+        });
         self.enter(updates)
     }
 
@@ -174,11 +176,11 @@ impl<'s, 'c> Collections<'s, 'c> {
     /// ```
     pub fn persisted<D: Record>(&self, step: &str, collection: Collection<'c, D>) -> Collection<'c, D> {
         let updates = collection.inner.inner.leave(self.flow.scope());
-        let kept = self.flow.raw::<D, i64, Update<D>>(step, |raw| {
+        let kept = self.flow.multiset::<D, Update<D>>(step, |raw| {
             // A new step has nothing of its own yet: it takes over what the restored inputs make.
             let from = if raw.is_new { Epoch(0) } else { raw.flow.first_epoch() };
             let changes = leave(&self.flow, &raw.step, updates, Hashable::hashed, from, Ok);
-            if raw.rows.keeps() { keep(changes, raw, Counts::new()) } else { pass(changes, raw) }
+            count(changes, raw)
         });
         self.enter(kept)
     }

@@ -39,7 +39,17 @@ impl fmt::Display for StoreId {
 ///
 /// Part of the store format: it never changes, on any machine.
 pub fn key_group(key: &[u8], groups: u16) -> KeyGroup {
-    KeyGroup((xxhash_rust::xxh3::xxh3_64(key) % u64::from(groups)) as u16)
+    group_of_hash(key_hash(key), groups)
+}
+
+/// The hash of an encoded key that its key group comes from: XXH3 (64 bit, seed 0).
+pub fn key_hash(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key)
+}
+
+/// The key group of an encoded key whose [`key_hash`] is known.
+pub fn group_of_hash(hash: u64, groups: u16) -> KeyGroup {
+    KeyGroup((hash % u64::from(groups)) as u16)
 }
 
 /// The shard, of `shards`, that owns a key group: consecutive groups, as even as can be.

@@ -38,7 +38,7 @@ pub use export::{ExportInfo, ExportPlan, ExportTotals, Sum};
 pub use far::{DirAnswer, DirCall, DirCalls};
 pub use held::{DirNote, HeldDir, StoreDir};
 pub use history::History;
-pub use ids::{Epoch, Execution, Generation, KeyGroup, StepId, StoreId, key_group, shard_of};
+pub use ids::{Epoch, Execution, Generation, KeyGroup, StepId, StoreId, group_of_hash, key_group, key_hash, shard_of};
 pub use import::Imported;
 pub use jobs::{DoAll, Job};
 pub use memory::MemoryDisk;

@@ -56,9 +56,15 @@ pub(crate) fn decode_state<S: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> R
 
 /// Decodes a key or a value; refuses bytes that remain.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StepError> {
+    let (value, rest) = decode_next(bytes)?;
+    if rest.is_empty() { Ok(value) } else { Err(format!("{} bytes remain after it", rest.len()).into()) }
+}
+
+/// Decodes a key at the beginning of `bytes`; answers it and what follows.
+pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), StepError> {
     let mut rest = bytes;
     let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))?;
-    if rest.is_empty() { Ok(value) } else { Err(format!("{} bytes remain after it", rest.len()).into()) }
+    Ok((value, rest))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use crate::codec::{Codec, decode, decode_state, encode_state, encode_value};
 use crate::data::{Key, State, StepError};
 use crate::error::RunError;
+use crate::packs::PackId;
 use crate::shape::{Change, Shape};
 use serde::{Deserialize, Serialize};
 use std::any::{Any, TypeId, type_name};
@@ -21,9 +22,20 @@ pub(crate) struct Schema {
 }
 
 impl Schema {
-    /// How states are written that stand beside this schema; none if it is no schema.
-    pub(crate) fn codec_of(bytes: &[u8]) -> Option<Codec> {
-        decode::<Schema>(bytes).ok().map(|schema| schema.codec)
+    /// How rows are written that stand beside this schema; none if it is no schema.
+    pub(crate) fn layout_of(bytes: &[u8]) -> Option<Layout> {
+        let schema = decode::<Schema>(bytes).ok()?;
+        Some(if schema.key == Shape::of::<PackId>() { Layout::Packed } else { Layout::Single(schema.codec) })
+    }
+
+    fn read(step: &str, stored: &[u8]) -> Result<Schema, RunError> {
+        decode(stored).map_err(|error| RunError::Schema {
+            step: step.to_owned(),
+            what: "schema",
+            key: String::new(),
+            expected: type_name::<Schema>(),
+            reason: error.to_string(),
+        })
     }
 }
 
@@ -75,6 +87,15 @@ pub(crate) struct Plan<S> {
     pub(crate) schema: Option<Vec<u8>>,
 }
 
+/// How the rows of a step are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Many records in a row, with their copies: a multiset.
+    Packed,
+    /// A row for each key, with its state so encoded. Multisets were stored so before they were packed.
+    Single(Codec),
+}
+
 impl<S: State> Reading<S> {
     /// Reads one state.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<S, StepError> {
@@ -120,13 +141,7 @@ impl Evolution {
                 schema: encode(&now),
             });
         };
-        let was: Schema = decode(stored).map_err(|error| RunError::Schema {
-            step: step.to_owned(),
-            what: "schema",
-            key: String::new(),
-            expected: type_name::<Schema>(),
-            reason: error.to_string(),
-        })?;
+        let was = Schema::read(step, stored)?;
         let schema = if was == now { None } else { encode(&now) };
         let plan = |migrate: Option<Migrate>, whole, rewrite| {
             let rewrite = rewrite || migrate.is_some() || was.codec != now.codec;
@@ -162,6 +177,45 @@ impl Evolution {
             return Ok(plan(None, true, true));
         }
         Err(changed("state", &was.state, &now.state, change.to_string()))
+    }
+}
+
+impl Evolution {
+    /// The same for a step that packs records `R` with their copies: how they are stored, and the schema of today, if
+    /// another stands in the store.
+    ///
+    /// A record is found by its bytes: one that is written otherwise is another, so no change of `R` fits.
+    pub(crate) fn plan_packed<R: Key>(
+        self,
+        step: &str,
+        stored: Option<&[u8]>,
+        accept: bool,
+    ) -> Result<(Layout, Option<Vec<u8>>), RunError> {
+        if let Some(migration) = self.migrations.first() {
+            let reason = format!("its records cannot be migrated, to {} or anything else", migration.to_name);
+            return Err(RunError::Build(vec![crate::error::BuildError::Step { step: step.into(), reason }]));
+        }
+        let single = Schema { codec: Codec::MessagePack, key: Shape::of::<R>(), state: Shape::of::<i64>() };
+        let (key, state) = (Shape::of::<PackId>(), Shape::of::<Vec<(R, i64)>>());
+        let now = Schema { codec: Codec::MessagePack, key, state };
+        let Some(stored) = stored else { return Ok((Layout::Single(Codec::MessagePack), encode(&now))) };
+        let was = Schema::read(step, stored)?;
+        if was == now {
+            return Ok((Layout::Packed, None));
+        }
+        let (layout, was_record, record) = match was.state == single.state {
+            true => (Layout::Single(was.codec), &was.key, &single.key),
+            false => (Layout::Packed, &was.state, &now.state),
+        };
+        match was_record.change(record) {
+            Change::Same => {}
+            Change::Unknown if accept || was_record.is_unproven() && record.is_unproven() => {}
+            change => {
+                let (was, is, change) = (was_record.to_string(), record.to_string(), change.to_string());
+                return Err(RunError::ShapeChanged { step: step.to_owned(), what: "key", was, is, change });
+            }
+        }
+        Ok((layout, encode(&now)))
     }
 }
 

@@ -57,6 +57,7 @@ mod guard;
 mod letter;
 mod listing;
 mod meter;
+mod packs;
 mod policy;
 mod recovery;
 mod restored;

@@ -1,7 +1,7 @@
 //! From a key to its key group, and from there to the worker that owns it.
 
 use crate::codec::encode_key;
-use highwater_store::{KeyGroup, key_group, shard_of};
+use highwater_store::{KeyGroup, group_of_hash, key_group, shard_of};
 use serde::Serialize;
 
 /// Routes keys among the workers of a run. Cloned into every exchange; owns a scratch buffer.
@@ -34,6 +34,11 @@ impl Router {
     /// The key group of an encoded key.
     pub(crate) fn group(&self, encoded: &[u8]) -> KeyGroup {
         key_group(encoded, self.groups)
+    }
+
+    /// The key group of an encoded key with this hash.
+    pub(crate) fn group_of_hash(&self, hash: u64) -> KeyGroup {
+        group_of_hash(hash, self.groups)
     }
 
     /// The worker that owns a key group.

@@ -6,7 +6,7 @@
 use crate::codec::{Codec, encode_key, encode_state};
 use crate::data::StepError;
 use crate::route::Router;
-use highwater_store::{Epoch, Rows, StepId};
+use highwater_store::{Epoch, KeyGroup, Rows, StepId};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -97,11 +97,24 @@ impl SnapshotRows {
 
     /// Adds a row that is encoded already; `None` means that it was discarded.
     pub(crate) fn put_encoded(&self, step: StepIndex, epoch: Epoch, key: &[u8], value: Option<&[u8]>) {
-        let Inner { epochs, spare, router, .. } = &mut *self.inner.borrow_mut();
+        let group = self.inner.borrow().router.group(key);
+        self.put_in_group(step, epoch, group, key, value);
+    }
+
+    /// The same for a row whose key group does not follow from its key, which must name it.
+    pub(crate) fn put_in_group(
+        &self,
+        step: StepIndex,
+        epoch: Epoch,
+        group: KeyGroup,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) {
+        let Inner { epochs, spare, .. } = &mut *self.inner.borrow_mut();
         let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
         match value {
-            Some(value) => rows.put(self.id(step), router.group(key), key, value),
-            None => rows.remove(self.id(step), router.group(key), key),
+            Some(value) => rows.put(self.id(step), group, key, value),
+            None => rows.remove(self.id(step), group, key),
         }
     }
 

@@ -1,8 +1,8 @@
-//! The kept input of a collection: one row per live record, written when an epoch closes.
+//! The kept input of a collection: its live records, written when an epoch closes.
 //!
-//! A kept input is a raw step of highwater. Items of an epoch are applied when the epoch is open; when it closes, the
-//! rows of the records that have changed are written, and the epoch is let go of. A record that is gone is a row that is
-//! removed, so the store holds the live collection and its garbage collection does the rest. On resume the rows come
+//! A kept input is a raw step of highwater. Items of an epoch are applied when the epoch is open; when it closes, what
+//! has changed is written, and the epoch is let go of: upserts as a row for each key, records with copies packed
+//! ([`highwater::raw::Multiset`]). The store holds the live collection, not its history. On resume the records come
 //! back as one batch in the epoch before the first: what they cause reaches no sink (`output.rs`).
 //!
 //! Everything leaves at the last tick of its epoch, so that the collections behind see whole epochs; the frontier still
@@ -12,7 +12,7 @@
 mod counts;
 mod upserts;
 
-pub(crate) use counts::{Counts, pass};
+pub(crate) use counts::count;
 pub(crate) use upserts::Upserts;
 
 use crate::collection::Diff;
@@ -23,8 +23,8 @@ use highwater::raw::timely::dataflow::channels::pact::Exchange;
 use highwater::raw::timely::dataflow::operators::Capability;
 use highwater::raw::timely::dataflow::operators::generic::OutputBuilder;
 use highwater::raw::timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use highwater::raw::{Guard, RawOutputs, RawStep, Route, RowWriter, Time};
-use highwater::{Data, Epoch, Key, State, StepError};
+use highwater::raw::{Guard, RawFlow, RawOutputs, Route, Time};
+use highwater::{Data, Epoch, Key, StepError};
 use std::collections::BTreeMap;
 
 /// A change of a collection, as Differential has it.
@@ -34,18 +34,18 @@ pub(crate) type Update<D> = (D, EpochTime, Diff);
 pub(crate) trait Kept: 'static {
     /// What comes in.
     type Item: Data;
-    /// The key of its rows.
+    /// What decides which worker an item goes to.
     type Key: Key;
-    /// The rest of a row.
-    type Row: State;
     /// A record of the collection.
     type Record: Clone + 'static;
 
-    /// The key whose owner an item goes to.
     fn key(item: &Self::Item) -> &Self::Key;
 
-    /// Begins with what an earlier execution left: the records that are there. `rewrite`: all count as changed.
-    fn restore(&mut self, rows: Vec<(Self::Key, Self::Row)>, rewrite: bool) -> Vec<(Self::Record, Diff)>;
+    /// What an earlier execution left: the records that are there.
+    fn restore(&mut self) -> Vec<(Self::Record, Diff)>;
+
+    /// Whether the first epoch must be written, whatever comes.
+    fn rewrites(&self) -> bool;
 
     /// Takes in an item of the open epoch.
     fn apply(&mut self, item: Self::Item, out: &mut Changes<'_, Self::Record>);
@@ -53,12 +53,19 @@ pub(crate) trait Kept: 'static {
     /// The epoch is over. What could not be told before is told now.
     fn close(&mut self, out: &mut Changes<'_, Self::Record>);
 
-    /// Tells the rows that have changed since this was last asked; stops at the first that is refused.
-    fn write(&mut self, put: Put<'_, Self::Key, Self::Row>) -> Result<(), (String, StepError)>;
+    /// Writes what has changed since this was last asked; stops at the first record that is refused, and names it.
+    fn write(&mut self, rows: &Capability<Time>) -> Result<(), (String, StepError)>;
 }
 
-/// Where rows go: a key, and its row or that it has none any more.
-pub(crate) type Put<'a, K, S> = &'a mut dyn FnMut(&K, Option<&S>) -> Result<(), StepError>;
+/// The step that a kept input is.
+pub(crate) struct Step<'s> {
+    pub(crate) flow: RawFlow<'s>,
+    pub(crate) name: String,
+    pub(crate) router: Route,
+    pub(crate) guard: Guard,
+    /// Whether anything is written: not without recovery.
+    pub(crate) keeps: bool,
+}
 
 /// Where changes of an epoch go.
 pub(crate) struct Changes<'a, D> {
@@ -90,26 +97,25 @@ type Output<D> = OutputBuilder<Time, CapacityContainerBuilder<Vec<Update<D>>>>;
 /// Puts a kept input into a flow.
 pub(crate) fn keep<'s, L: Kept>(
     items: StreamVec<'s, Time, L::Item>,
-    step: RawStep<'s, L::Key, L::Row>,
+    step: Step<'s>,
     kept: L,
 ) -> RawOutputs<'s, Update<L::Record>> {
-    let mut router: Route = step.router.clone();
+    let mut router = step.router;
     let by_key = Exchange::new(move |item: &L::Item| router.worker_of(L::key(item)));
-    let mut builder = OperatorBuilder::new(step.step, step.flow.scope());
+    let mut builder = OperatorBuilder::new(step.name, step.flow.scope());
     let mut input = builder.new_input(items, by_key);
     let (output, items) = builder.new_output();
     let mut output = Output::<L::Record>::from(output);
     let (_rows, rows) = builder.new_output::<Vec<()>>();
     let (_work, work) = builder.new_output::<Vec<()>>();
-    let (first, guard, writer) = (step.flow.first_epoch(), step.guard, step.rows);
-    let (restored, rewrite) = (step.restored, step.rewrite);
+    let (first, guard, keeps) = (step.flow.first_epoch(), step.guard, step.keeps);
     builder.build(move |capabilities| {
-        let mut keeper = Keeper { kept, writer, guard, first, open: BTreeMap::new(), held: Vec::new() };
-        let mut begin = Some((restored, capabilities));
+        let mut keeper = Keeper { kept, keeps, guard, first, open: BTreeMap::new(), held: Vec::new() };
+        let mut begin = Some(capabilities);
         let mut out = Vec::new();
         move |frontiers| {
-            if let Some((restored, capabilities)) = begin.take() {
-                keeper.restore(restored, rewrite, &capabilities, &mut output);
+            if let Some(capabilities) = begin.take() {
+                keeper.restore(&capabilities, &mut output);
             }
             input.for_each(|capability, batch| {
                 let epoch = capability.least().expect("items have a time").epoch();
@@ -130,7 +136,7 @@ pub(crate) fn keep<'s, L: Kept>(
 
 struct Keeper<L: Kept> {
     kept: L,
-    writer: RowWriter<L::Key, L::Row>,
+    keeps: bool,
     guard: Guard,
     first: Epoch,
     open: BTreeMap<Epoch, Open<L::Item>>,
@@ -140,21 +146,14 @@ struct Keeper<L: Kept> {
 
 impl<L: Kept> Keeper<L> {
     /// Sends what an earlier execution left, in the epoch before the first.
-    fn restore(
-        &mut self,
-        rows: Vec<(L::Key, L::Row)>,
-        rewrite: bool,
-        capabilities: &[Capability<Time>],
-        output: &mut Output<L::Record>,
-    ) {
+    fn restore(&mut self, capabilities: &[Capability<Time>], output: &mut Output<L::Record>) {
         let before = Epoch(self.first.0.saturating_sub(1));
         let kept = &mut self.kept;
-        let Some(records) = self.guard.run(self.first, || kept.restore(rows, rewrite)) else {
+        let Some(records) = self.guard.run(self.first, || kept.restore()) else {
             self.hold(self.first, capabilities);
             return;
         };
-        if rewrite {
-            // The first epoch writes every row, whatever comes.
+        if self.kept.rewrites() {
             self.open.entry(self.first).or_insert_with(|| at(self.first, capabilities));
         }
         let (time, emit) = (EpochTime::of(before), capabilities[ITEMS].delayed(&Time::last_of(before)));
@@ -208,7 +207,7 @@ impl<L: Kept> Keeper<L> {
 
     /// Writes the rows of an epoch that is over.
     fn close(&mut self, epoch: Epoch, open: Open<L::Item>) {
-        if !self.writer.keeps() {
+        if !self.keeps {
             return;
         }
         if epoch < self.first {
@@ -221,11 +220,10 @@ impl<L: Kept> Keeper<L> {
             });
             return;
         }
-        let (kept, writer) = (&mut self.kept, &self.writer);
-        let mut put = |key: &L::Key, row: Option<&L::Row>| writer.put(&open.rows, key, row);
-        match self.guard.run(epoch, || kept.write(&mut put)) {
+        let kept = &mut self.kept;
+        match self.guard.run(epoch, || kept.write(&open.rows)) {
             Some(Ok(())) => return,
-            Some(Err((key, error))) => self.guard.fail(epoch, Some(key), error),
+            Some(Err((record, error))) => self.guard.fail(epoch, Some(record), error),
             None => {}
         }
         self.held.push(open);

@@ -1,13 +1,22 @@
 //! The last value of each key: rows are `(key, value)`.
 
-use super::{Changes, Kept, Put};
+use super::{Changes, Kept, Step};
 use crate::collection::{Diff, Record};
 use ahash::RandomState;
 use highwater::StepError;
+use highwater::raw::timely::dataflow::operators::Capability;
+use highwater::raw::{RawStep, RowWriter, Time};
 use std::collections::HashMap;
 
 /// The value of each key, and what the open epoch makes of it.
 pub(crate) struct Upserts<K, V> {
+    rows: RowWriter<K, V>,
+    values: Values<K, V>,
+    rewrite: bool,
+}
+
+/// Values as they are and as they change.
+struct Values<K, V> {
     live: HashMap<K, V, RandomState>,
     /// What the open epoch says last of each key that it names.
     last: HashMap<K, Option<V>, RandomState>,
@@ -15,32 +24,29 @@ pub(crate) struct Upserts<K, V> {
     changed: Vec<K>,
 }
 
+/// Where rows go: a key, and its row or that it has none any more.
+type Put<'a, K, V> = &'a mut dyn FnMut(&K, Option<&V>) -> Result<(), StepError>;
+
 impl<K: Record, V: Record> Upserts<K, V> {
-    pub(crate) fn new() -> Self {
-        Upserts { live: HashMap::default(), last: HashMap::default(), changed: Vec::new() }
+    /// Begins with what an earlier execution left.
+    pub(crate) fn of<'s>(step: RawStep<'s, K, V>) -> (Step<'s>, Self) {
+        let keeps = step.rows.keeps();
+        let values = Values::new(step.restored, step.rewrite);
+        let upserts = Upserts { rows: step.rows, values, rewrite: step.rewrite };
+        (Step { flow: step.flow, name: step.step, router: step.router, guard: step.guard, keeps }, upserts)
     }
 }
 
-impl<K: Record, V: Record> Kept for Upserts<K, V> {
-    type Item = (K, Option<V>);
-    type Key = K;
-    type Row = V;
-    type Record = (K, V);
-
-    fn key((key, _): &(K, Option<V>)) -> &K {
-        key
+impl<K: Record, V: Record> Values<K, V> {
+    /// `rewrite`: all count as changed.
+    fn new(rows: Vec<(K, V)>, rewrite: bool) -> Self {
+        let live: HashMap<K, V, RandomState> = rows.into_iter().collect();
+        let changed = if rewrite { live.keys().cloned().collect() } else { Vec::new() };
+        Values { live, last: HashMap::default(), changed }
     }
 
-    fn restore(&mut self, rows: Vec<(K, V)>, rewrite: bool) -> Vec<((K, V), Diff)> {
-        self.live.extend(rows);
-        if rewrite {
-            self.changed = self.live.keys().cloned().collect();
-        }
+    fn records(&self) -> Vec<((K, V), Diff)> {
         self.live.iter().map(|(key, value)| ((key.clone(), value.clone()), 1)).collect()
-    }
-
-    fn apply(&mut self, (key, value): (K, Option<V>), _out: &mut Changes<'_, (K, V)>) {
-        self.last.insert(key, value);
     }
 
     fn close(&mut self, out: &mut Changes<'_, (K, V)>) {
@@ -72,6 +78,37 @@ impl<K: Record, V: Record> Kept for Upserts<K, V> {
     }
 }
 
+impl<K: Record, V: Record> Kept for Upserts<K, V> {
+    type Item = (K, Option<V>);
+    type Key = K;
+    type Record = (K, V);
+
+    fn key((key, _): &(K, Option<V>)) -> &K {
+        key
+    }
+
+    fn restore(&mut self) -> Vec<((K, V), Diff)> {
+        self.values.records()
+    }
+
+    fn rewrites(&self) -> bool {
+        self.rewrite
+    }
+
+    fn apply(&mut self, (key, value): (K, Option<V>), _out: &mut Changes<'_, (K, V)>) {
+        self.values.last.insert(key, value);
+    }
+
+    fn close(&mut self, out: &mut Changes<'_, (K, V)>) {
+        self.values.close(out);
+    }
+
+    fn write(&mut self, rows: &Capability<Time>) -> Result<(), (String, StepError)> {
+        let writer = &self.rows;
+        self.values.write(&mut |key, value| writer.put(rows, key, value))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,17 +118,17 @@ mod tests {
     type Changed = Vec<((u8, char), Diff)>;
     type Rows = Vec<(u8, Option<char>)>;
 
-    fn epoch(upserts: &mut Upserts<u8, char>, items: &[(u8, Option<char>)]) -> (Changed, Rows) {
+    fn epoch(values: &mut Values<u8, char>, items: &[(u8, Option<char>)]) -> (Changed, Rows) {
         let mut out = Vec::new();
         let mut changes = Changes { time: EpochTime::of(Epoch(1)), out: &mut out };
-        items.iter().for_each(|item| upserts.apply(*item, &mut changes));
-        upserts.close(&mut changes);
+        values.last.extend(items.iter().copied());
+        values.close(&mut changes);
         let mut rows = Vec::new();
         let mut put = |key: &u8, value: Option<&char>| {
             rows.push((*key, value.copied()));
             Ok(())
         };
-        upserts.write(&mut put).unwrap();
+        values.write(&mut put).unwrap();
         let mut out: Vec<_> = out.into_iter().map(|(record, _, diff)| (record, diff)).collect();
         out.sort_unstable();
         (out, rows)
@@ -99,25 +136,24 @@ mod tests {
 
     #[test]
     fn the_last_value_of_an_epoch_counts_and_takes_the_place_of_the_one_before() {
-        let mut upserts = Upserts::new();
+        let mut values = Values::new(Vec::new(), false);
         assert_eq!(
-            epoch(&mut upserts, &[(1, Some('a')), (2, Some('x')), (1, Some('b'))]),
+            epoch(&mut values, &[(1, Some('a')), (2, Some('x')), (1, Some('b'))]),
             (vec![((1, 'b'), 1), ((2, 'x'), 1)], vec![(1, Some('b')), (2, Some('x'))])
         );
         assert_eq!(
-            epoch(&mut upserts, &[(1, None), (2, None), (2, Some('y')), (3, None)]),
+            epoch(&mut values, &[(1, None), (2, None), (2, Some('y')), (3, None)]),
             (vec![((1, 'b'), -1), ((2, 'x'), -1), ((2, 'y'), 1)], vec![(1, None), (2, Some('y'))])
         );
-        assert_eq!(epoch(&mut upserts, &[(2, Some('z')), (2, Some('y'))]), (vec![], vec![]), "as before");
+        assert_eq!(epoch(&mut values, &[(2, Some('z')), (2, Some('y'))]), (vec![], vec![]), "as before");
     }
 
     #[test]
     fn what_was_restored_is_there_and_written_again_only_if_asked() {
-        let mut upserts = Upserts::new();
-        assert_eq!(upserts.restore(vec![(1, 'a')], false), [((1, 'a'), 1)]);
-        assert_eq!(epoch(&mut upserts, &[]), (vec![], vec![]));
-        let mut upserts = Upserts::new();
-        upserts.restore(vec![(1, 'a')], true);
-        assert_eq!(epoch(&mut upserts, &[]), (vec![], vec![(1, Some('a'))]));
+        let mut values = Values::new(vec![(1, 'a')], false);
+        assert_eq!(values.records(), [((1, 'a'), 1)]);
+        assert_eq!(epoch(&mut values, &[]), (vec![], vec![]));
+        let mut values = Values::new(vec![(1, 'a')], true);
+        assert_eq!(epoch(&mut values, &[]), (vec![], vec![(1, Some('a'))]));
     }
 }

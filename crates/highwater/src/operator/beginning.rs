@@ -4,7 +4,7 @@
 use crate::codec::Codec;
 use crate::data::{Key, State};
 use crate::error::RunError;
-use crate::evolution::Plan;
+use crate::evolution::{Layout, Plan};
 use crate::graph::{Graph, StepKind};
 use crate::operator::keys::Keys;
 use crate::snapshot::{SnapshotRows, StepIndex};
@@ -39,15 +39,50 @@ pub(crate) struct Found<S> {
 impl<S: State> Found<S> {
     /// Compares what is stored for `step` with the types of today; refuses what is something else. Not without recovery.
     pub(crate) fn of<K: Key>(graph: &Graph<'_>, step: &str) -> Result<Self, RunError> {
-        let evolution = graph.take_evolution(step);
+        let beside = Beside::of(graph, step);
+        let mut plan = graph.take_evolution(step).plan::<K, S>(step, beside.stored, beside.accept)?;
+        let schema = beside.first(graph, plan.schema.take());
+        Ok(Found { plan, known: beside.stored.is_some(), schema })
+    }
+}
+
+/// The same for a step whose rows are packed: how they are stored now, and what its schema row says.
+pub(crate) struct FoundPacked {
+    pub(crate) layout: Layout,
+    pub(crate) known: bool,
+    pub(crate) schema: Option<First>,
+}
+
+impl FoundPacked {
+    /// Compares what is stored for `step`, of records `R`, with the types of today. Not without recovery.
+    pub(crate) fn of<R: Key>(graph: &Graph<'_>, step: &str) -> Result<Self, RunError> {
+        let beside = Beside::of(graph, step);
+        let (layout, schema) = graph.take_evolution(step).plan_packed::<R>(step, beside.stored, beside.accept)?;
+        let schema = beside.first(graph, schema);
+        Ok(FoundPacked { layout, known: beside.stored.is_some(), schema })
+    }
+}
+
+/// The schema row of a step, as it is stored.
+struct Beside<'g> {
+    index: StepIndex,
+    stored: Option<&'g [u8]>,
+    /// The user takes its states as they decode.
+    accept: bool,
+}
+
+impl<'g> Beside<'g> {
+    fn of(graph: &'g Graph<'_>, step: &str) -> Self {
         let name = format!("{step}#schema");
         let index = graph.declare(&name, StepKind::Schema);
         let stored = graph.positions.of(&name).next().map(|(_, schema)| schema);
-        let accept = graph.settings.accept_shapes.iter().any(|accepted| accepted == step);
-        let mut plan = evolution.plan::<K, S>(step, stored, accept)?;
+        Beside { index, stored, accept: graph.settings.accept_shapes.iter().any(|accepted| accepted == step) }
+    }
+
+    /// The row that takes its place, if this worker must write it.
+    fn first(&self, graph: &Graph<'_>, row: Option<Vec<u8>>) -> Option<First> {
         let owner = graph.router.owner(graph.router.group(SCHEMA_KEY));
-        let schema = plan.schema.take().filter(|_| owner == graph.worker).map(|row| (index, row));
-        Ok(Found { plan, known: stored.is_some(), schema: schema.map(|schema| First { schema: Some(schema) }) })
+        row.filter(|_| owner == graph.worker).map(|row| First { schema: Some((self.index, row)) })
     }
 }
 

@@ -14,6 +14,7 @@ mod keys;
 mod logic;
 mod map;
 mod merge;
+pub(crate) mod multiset;
 mod outbox;
 pub mod raw;
 mod redistribute;

@@ -23,6 +23,7 @@ use crate::graph::{Closing, Graph, StepKind};
 use crate::guard::{guarded, report};
 use crate::letter::Letter;
 use crate::operator::beginning::{First, Found};
+pub use crate::operator::multiset::{Multiset, MultisetStep};
 use crate::restored::PackedRows;
 use crate::route::Router;
 use crate::shared::{Cause, Shared};
@@ -44,7 +45,7 @@ use timely::dataflow::{Scope, StreamVec};
 /// The flow under construction, as Timely sees it.
 #[derive(Clone)]
 pub struct RawFlow<'s> {
-    graph: Rc<Graph<'s>>,
+    pub(super) graph: Rc<Graph<'s>>,
 }
 
 impl fmt::Debug for RawFlow<'_> {
@@ -111,8 +112,13 @@ impl<'s> RawFlow<'s> {
             router,
             guard,
         });
+        self.join(step, begun.schema, outputs)
+    }
+
+    /// Makes what a raw step has built part of the flow.
+    pub(super) fn join<T>(&self, step: &str, schema: Option<First>, outputs: RawOutputs<'s, T>) -> Stream<'s, T> {
         // Every worker builds the same, whoever has the schema to write.
-        let schema = self.graph.rows.is_some().then(|| write_schema(&self.graph, step, begun.schema));
+        let schema = self.graph.rows.is_some().then(|| write_schema(&self.graph, step, schema));
         let mut declared = self.graph.declared.borrow_mut();
         declared.closings.extend(schema);
         declared.closings.push(no_letters(outputs.rows));
@@ -279,7 +285,7 @@ impl<K: Key, S: State> RowWriter<K, S> {
 /// From a key to the worker that owns it, in this run.
 #[derive(Clone, Debug)]
 pub struct Route {
-    router: Router,
+    pub(super) router: Router,
 }
 
 impl Route {

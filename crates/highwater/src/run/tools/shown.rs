@@ -2,20 +2,20 @@
 //!
 //! What does not (postcard, or bytes of a raw step) is shown as `{"hex": ".."}`.
 
-use crate::codec::Codec;
-use crate::evolution::Schema;
+use crate::codec::{Codec, decode};
+use crate::evolution::{Layout, Schema};
 use highwater_store::{Epoch, Store, StoreError};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// How the states of each step are written that has a schema in the store.
-pub(super) fn codecs(store: &Store, epoch: Epoch) -> Result<BTreeMap<String, Codec>, StoreError> {
+/// How the rows of each step are written that has a schema in the store.
+pub(super) fn layouts(store: &Store, epoch: Epoch) -> Result<BTreeMap<String, Layout>, StoreError> {
     let mut found = BTreeMap::new();
     store.rows_at(epoch, &mut |row| {
         if let Some(step) = row.step.strip_suffix("#schema") {
-            found.extend(Schema::codec_of(row.value).map(|codec| (step.to_owned(), codec)));
+            found.extend(Schema::layout_of(row.value).map(|layout| (step.to_owned(), layout)));
         }
     })?;
     Ok(found)
@@ -32,6 +32,12 @@ pub(super) fn show(codec: Codec, bytes: &[u8]) -> Value {
         Some(Shown(value)) if rest.is_empty() => value,
         _ => json!({ "hex": hex(bytes) }),
     }
+}
+
+/// The records in a row of many, and their copies; none if it is no such row.
+pub(super) fn records(bytes: &[u8]) -> Option<Vec<(Value, i64)>> {
+    let records: Vec<(Shown, i64)> = decode(bytes).ok()?;
+    Some(records.into_iter().map(|(Shown(record), copies)| (record, copies)).collect())
 }
 
 fn hex(bytes: &[u8]) -> String {

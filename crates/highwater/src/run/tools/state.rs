@@ -4,10 +4,11 @@
 
 use super::{Output, ToolError, answer, directory, draws, open, options};
 use crate::error::printable;
+use crate::evolution::Layout;
 use crate::run::config::Config;
 use crate::run::log::{LogOptions, show_progress};
 use crate::run::report::thousands;
-use crate::run::tools::shown::{codecs, show};
+use crate::run::tools::shown::{layouts, records, show};
 use clap::{Args, Subcommand};
 use highwater_store::{Epoch, ExportPlan, ExportTotals, Store, StoreError};
 use serde_json::{Value, json};
@@ -141,17 +142,30 @@ fn print(config: &Config, get: &Get) -> Result<(), ToolError> {
     }
     let wanted: Option<Value> =
         get.key.as_ref().map(|key| serde_json::from_str(key).unwrap_or_else(|_| Value::String(key.clone())));
-    let codec = codecs(&store, epoch)?.get(&get.step).copied().unwrap_or_default();
+    let layout = layouts(&store, epoch)?.get(&get.step).copied().unwrap_or(Layout::Single(Default::default()));
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut written = Ok(());
-    store.rows_at(epoch, &mut |row| {
-        if row.step == get.step && written.is_ok() {
+    let is_wanted = |key: &Value| wanted.as_ref().is_none_or(|wanted| wanted == key);
+    let mut print = |key: &Value, state: &Value| writeln!(out, "{}", json!({ "key": key, "state": state }));
+    let (mut written, mut packed) = (Ok(()), BTreeMap::<String, (Value, i64)>::new());
+    store.rows_at(epoch, &mut |row| match layout {
+        Layout::Single(codec) if row.step == get.step && written.is_ok() => {
             let key = show(Default::default(), row.key);
-            if wanted.as_ref().is_none_or(|wanted| *wanted == key) {
-                written = writeln!(out, "{}", json!({ "key": key, "state": show(codec, row.value) }));
+            if is_wanted(&key) {
+                written = print(&key, &show(codec, row.value));
             }
         }
+        Layout::Packed if row.step == get.step => {
+            // Rows add up: a record may stand in several.
+            let records = records(row.value).unwrap_or_default().into_iter();
+            for (record, copies) in records.filter(|(record, _)| is_wanted(record)) {
+                packed.entry(record.to_string()).or_insert((record, 0)).1 += copies;
+            }
+        }
+        _ => {}
     })?;
+    for (record, copies) in packed.into_values().filter(|(_, copies)| *copies != 0) {
+        written = written.and_then(|()| print(&record, &json!(copies)));
+    }
     written.and_then(|()| out.flush()).map_err(ToolError::Output)
 }
 
