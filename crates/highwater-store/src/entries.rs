@@ -3,8 +3,8 @@
 //! A table of whole entries would be twice as large as they are, since it is half empty, and three times while it grows.
 
 use crate::ids::Epoch;
+use crate::slots::Slots;
 use crate::units::Place;
-use hashbrown::HashTable;
 
 /// A key of a step, hashed. Never 0.
 pub(crate) type KeyHash = u128;
@@ -29,24 +29,10 @@ pub(crate) struct Entry {
     pub(crate) live: bool,
 }
 
-/// Where an entry lies, and as much of its hash as the table needs to grow without looking there.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: u32,
-    at: u32,
-}
-
-impl Slot {
-    /// Spread over all bits: a table takes some from either end.
-    fn spread(hash: u32) -> u64 {
-        u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-}
-
 /// The entries of a shard.
 #[derive(Default)]
 pub(crate) struct Entries {
-    table: HashTable<Slot>,
+    slots: Slots,
     pieces: Vec<Vec<Entry>>,
     vacant: Vec<u32>,
 }
@@ -57,19 +43,24 @@ fn place(at: u32) -> (usize, usize) {
 
 impl Entries {
     fn at(&self, key: KeyHash) -> Option<u32> {
-        let hash = key as u32;
-        let is = |slot: &Slot| {
-            let (piece, entry) = place(slot.at);
-            slot.hash == hash && self.pieces[piece][entry].key == key
-        };
-        self.table.find(Slot::spread(hash), is).map(|slot| slot.at)
+        self.slots.get(key as u32, |at| self.entry(at).key == key)
+    }
+
+    fn entry(&self, at: u32) -> &Entry {
+        let (piece, entry) = place(at);
+        &self.pieces[piece][entry]
+    }
+
+    /// Has the memory fetched that finding these keys takes, of all of them at once: first slots, then entries.
+    pub(crate) fn warm(&self, keys: impl Iterator<Item = KeyHash> + Clone) {
+        let slots = keys.clone().fold(0, |sum, key| sum ^ self.slots.touch(key as u32));
+        let likely = keys.filter_map(|key| self.slots.get(key as u32, |_| true));
+        let entries = likely.fold(0, |sum, at| sum ^ self.entry(at).bytes);
+        std::hint::black_box((slots, entries));
     }
 
     pub(crate) fn find(&self, key: KeyHash) -> Option<&Entry> {
-        self.at(key).map(|at| {
-            let (piece, entry) = place(at);
-            &self.pieces[piece][entry]
-        })
+        self.at(key).map(|at| self.entry(at))
     }
 
     pub(crate) fn find_mut(&mut self, key: KeyHash) -> Option<&mut Entry> {
@@ -103,15 +94,13 @@ impl Entries {
                 u32::try_from(before + last.len() - 1).expect("a shard has less than 2^32 keys in memory")
             }
         };
-        let hash = new.key as u32;
-        self.table.insert_unique(Slot::spread(hash), Slot { hash, at }, |slot| Slot::spread(slot.hash));
+        self.slots.insert(new.key as u32, at);
         None
     }
 
     pub(crate) fn remove(&mut self, key: KeyHash) {
         let Some(at) = self.at(key) else { return };
-        let slot = self.table.find_entry(Slot::spread(key as u32), |slot| slot.at == at);
-        slot.expect("it was found above").remove();
+        self.slots.remove(key as u32, at);
         let (piece, entry) = place(at);
         self.pieces[piece][entry].key = 0;
         self.vacant.push(at);
@@ -123,7 +112,7 @@ impl Entries {
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.slots.is_empty()
     }
 }
 
@@ -142,7 +131,7 @@ mod tests {
     fn entries_are_those_of_a_map() {
         let (mut entries, mut map, mut rng) = (Entries::default(), BTreeMap::new(), fastrand::Rng::with_seed(7));
         for step in 0..60_000 {
-            let key = 1 + (u128::from(rng.u32(..3)) << 40 | u128::from(rng.u32(..4_000)));
+            let key = 1 + (u128::from(rng.u32(..3)) << 40 | u128::from(rng.u32(..4_000).wrapping_mul(0x9E37_79B9)));
             if rng.u32(..3) == 0 {
                 entries.remove(key);
                 map.remove(&key);
@@ -152,7 +141,7 @@ mod tests {
             } else {
                 assert_eq!(map.insert(key, step), None);
             }
-            let key = 1 + u128::from(rng.u32(..4_000));
+            let key = 1 + u128::from(rng.u32(..4_000).wrapping_mul(0x9E37_79B9));
             assert_eq!(entries.find(key).map(|entry| entry.bytes), map.get(&key).copied());
             assert_eq!(entries.find_mut(key).map(|entry| entry.bytes), map.get(&key).copied());
         }

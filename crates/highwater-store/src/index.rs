@@ -7,6 +7,7 @@ use crate::commit::Tally;
 use crate::entries::{Entries, Entry, KeyHash};
 use crate::ids::{Epoch, KeyGroup, StepId};
 use crate::rows::PackedRow;
+use crate::rules::{Rule, on};
 use crate::units::Place;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -89,8 +90,8 @@ impl Index {
     }
 
     /// Looks keys up that are about to be needed, all before any is: the memory is then asked for many at once.
-    pub(crate) fn warm(&self, keys: impl Iterator<Item = KeyHash>) {
-        std::hint::black_box(keys.filter_map(|key| self.entries.find(key)).fold(0, |sum, entry| sum ^ entry.bytes));
+    pub(crate) fn warm(&self, keys: impl Iterator<Item = KeyHash> + Clone) {
+        self.entries.warm(keys);
     }
 
     /// A row was written, in an epoch that is at least that of all rows before.
@@ -104,13 +105,17 @@ impl Index {
         }
     }
 
-    /// Makes this the newest version; answers the one before it, if that is not committed yet.
+    /// Makes this the newest version, unless one of a later epoch is there; answers the one before it, if that is not
+    /// committed yet.
     fn set(&mut self, version: Version, place: Place) -> Option<(Epoch, Place)> {
         let Version { key, group, epoch, hash, bytes, live } = version;
         let mut new = Entry { key, newest: place, epoch, committed: Place::default(), hash, bytes, live };
         let tally = &mut self.tallies[usize::from(group.0)];
         let mut uncommitted = None;
         if let Some(old) = self.entries.add(new) {
+            if epoch < old.epoch && on(Rule::ByEpoch) {
+                return None;
+            }
             if old.live {
                 tally.take(old.hash);
                 self.live_bytes -= u64::from(old.bytes);
@@ -168,8 +173,9 @@ impl Index {
 
     /// Where the live rows lie, in the order of the log.
     pub(crate) fn live_places(&self) -> Vec<Place> {
-        let live = self.entries.iter().filter(|entry| entry.live);
-        let mut places: Vec<Place> = live.map(|entry| entry.newest).collect();
+        let rows = self.tallies.iter().map(|tally| tally.rows).sum::<u64>();
+        let mut places = Vec::with_capacity(usize::try_from(rows).expect("keys lie in memory"));
+        places.extend(self.entries.iter().filter(|entry| entry.live).map(|entry| entry.newest));
         places.sort_unstable();
         places
     }
@@ -212,9 +218,13 @@ impl Rebuild {
     /// All epochs up to this one are whole.
     pub(crate) fn whole(&mut self, until: Epoch) {
         let mut open = std::mem::take(&mut self.open);
-        let whole = open.iter().filter(|(version, _)| version.epoch <= until);
-        whole.for_each(|(version, place)| self.sort(*version, *place));
-        open.retain(|(version, _)| version.epoch > until);
+        open.retain(|(version, place)| {
+            let waits = version.epoch > until;
+            if !waits {
+                self.sort(*version, *place);
+            }
+            waits
+        });
         self.open = open;
     }
 
@@ -235,13 +245,9 @@ impl Rebuild {
 
     /// Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
     fn take_next(&mut self) {
-        use crate::rules::{Rule, on};
         self.index.warm(self.next.iter().map(|(version, _)| version.key));
         for (version, place) in self.next.drain(..) {
-            let newest = self.index.entries.find(version.key).map_or(Epoch(0), |entry| entry.epoch);
-            if version.epoch >= newest || !on(Rule::ByEpoch) {
-                self.index.set(version, place);
-            }
+            self.index.set(version, place);
         }
     }
 

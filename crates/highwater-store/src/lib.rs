@@ -91,6 +91,7 @@ mod segment;
 mod segments;
 mod shard;
 mod sled;
+mod slots;
 mod spread;
 mod sqlite;
 mod start;

@@ -1,0 +1,146 @@
+//! Where entries lie, by the hash of their key: one array of small slots, so that a look-up waits for memory once.
+//!
+//! A slot stands where the first bits of its hash say, or in the next free place behind it. Nothing is left behind
+//! where one is removed: those after it move up.
+
+/// A table of slots. Hashes must be spread evenly, as those of [`KeyHash`](crate::entries::KeyHash) are.
+#[derive(Default)]
+pub(crate) struct Slots {
+    /// The hash above, one more than the place of the entry below; 0 is empty. None, or a power of two of them.
+    slots: Vec<u64>,
+    count: usize,
+    bits: u32,
+}
+
+/// Slots of the first table, as a power of two.
+const BITS_LEAST: u32 = 4;
+
+fn pack(hash: u32, at: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(at.checked_add(1).expect("a shard has less than 2^32 keys in memory"))
+}
+
+fn hash_of(slot: u64) -> u32 {
+    (slot >> 32) as u32
+}
+
+impl Slots {
+    fn home(&self, hash: u32) -> usize {
+        ((u64::from(hash) << self.bits) >> 32) as usize
+    }
+
+    fn after(&self, place: usize) -> usize {
+        (place + 1) & (self.slots.len() - 1)
+    }
+
+    /// How far `place` is behind `before`, going round.
+    fn distance(&self, before: usize, place: usize) -> usize {
+        place.wrapping_sub(before) & (self.slots.len() - 1)
+    }
+
+    /// The place of the first slot of this hash that `is` the one.
+    fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut place = self.home(hash);
+        loop {
+            let slot = self.slots[place];
+            if slot == 0 {
+                return None;
+            }
+            if hash_of(slot) == hash && is((slot as u32) - 1) {
+                return Some(place);
+            }
+            place = self.after(place);
+        }
+    }
+
+    /// The first entry of this hash that `is` the one.
+    pub(crate) fn get(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.find(hash, is).map(|place| (self.slots[place] as u32) - 1)
+    }
+
+    /// What stands where a slot of this hash stands if nothing is in its way: reading it has the memory fetched.
+    pub(crate) fn touch(&self, hash: u32) -> u64 {
+        self.slots.get(self.home(hash)).copied().unwrap_or_default()
+    }
+
+    /// Adds the slot of an entry that has none.
+    pub(crate) fn insert(&mut self, hash: u32, at: u32) {
+        // A quarter stays empty, so that few slots stand far behind their place.
+        if (self.count + 1) * 4 > self.slots.len() * 3 {
+            self.grow();
+        }
+        self.count += 1;
+        self.put(pack(hash, at));
+    }
+
+    fn put(&mut self, slot: u64) {
+        let mut place = self.home(hash_of(slot));
+        while self.slots[place] != 0 {
+            place = self.after(place);
+        }
+        self.slots[place] = slot;
+    }
+
+    /// Twice the slots. Both tables are gone through in the order of hashes, and so from end to end.
+    fn grow(&mut self) {
+        self.bits = (self.bits + 1).max(BITS_LEAST);
+        let old = std::mem::replace(&mut self.slots, vec![0; 1 << self.bits]);
+        old.into_iter().filter(|slot| *slot != 0).for_each(|slot| self.put(slot));
+    }
+
+    /// Takes away the slot of an entry that has one.
+    pub(crate) fn remove(&mut self, hash: u32, at: u32) {
+        let mut hole = self.find(hash, |other| other == at).expect("what is removed is there");
+        let mut place = self.after(hole);
+        while self.slots[place] != 0 {
+            let home = self.home(hash_of(self.slots[place]));
+            if self.distance(home, place) >= self.distance(hole, place) {
+                self.slots[hole] = self.slots[place];
+                hole = place;
+            }
+            place = self.after(place);
+        }
+        self.slots[hole] = 0;
+        self.count -= 1;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0 && self.slots.iter().all(|slot| *slot == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// As a set does, at any load, where slots crowd and where they go round the end of the table.
+    #[test]
+    fn slots_are_those_of_a_set() {
+        for crowd in [0, u32::MAX << 28] {
+            let (mut slots, mut set, mut rng) = (Slots::default(), BTreeSet::new(), fastrand::Rng::with_seed(11));
+            for round in 0..40_000u32 {
+                let at = rng.u32(..500);
+                let hash = at.wrapping_mul(0x9E37_79B9) | crowd;
+                assert_eq!(slots.get(hash, |other| other == at), set.contains(&at).then_some(at));
+                match (set.contains(&at), rng.u32(..500) < round / 40) {
+                    (true, true) => {
+                        slots.remove(hash, at);
+                        set.remove(&at);
+                    }
+                    (false, false) => {
+                        slots.insert(hash, at);
+                        set.insert(at);
+                    }
+                    _ => {}
+                }
+                assert_eq!(slots.count, set.len());
+            }
+            set.iter().for_each(|at| slots.remove(at.wrapping_mul(0x9E37_79B9) | crowd, *at));
+            assert!(slots.is_empty());
+        }
+    }
+}
