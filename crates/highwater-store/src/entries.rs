@@ -2,7 +2,7 @@
 //!
 //! A table of whole entries would be twice as large as they are, since it is half empty, and three times while it grows.
 
-use crate::ids::Epoch;
+use crate::ids::{Epoch, KeyGroup};
 use crate::slots::Slots;
 use crate::units::Place;
 
@@ -25,6 +25,8 @@ pub(crate) struct Entry {
     pub(crate) committed: Place,
     pub(crate) hash: u64,
     pub(crate) bytes: u32,
+    /// Where the newest version is counted.
+    pub(crate) group: KeyGroup,
     /// The newest version is a row, not a removal.
     pub(crate) live: bool,
 }
@@ -123,7 +125,7 @@ mod tests {
 
     fn entry(key: KeyHash, bytes: u32) -> Entry {
         let (newest, committed) = (Place::default(), Place::default());
-        Entry { key, newest, epoch: Epoch(1), committed, hash: 0, bytes, live: true }
+        Entry { key, newest, epoch: Epoch(1), committed, hash: 0, bytes, group: KeyGroup(0), live: true }
     }
 
     /// As a map does, also for keys whose slots have the same hash, and with places that are used again.

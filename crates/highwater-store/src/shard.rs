@@ -184,7 +184,7 @@ impl Shard {
         let Shard { log, packer, index, .. } = self;
         let placed = packer.push(label, [row.packed, &[]], &mut |seq, bytes| log.append(seq, bytes));
         let written = placed.map(|place| index.write(index.version(label.epoch, row), place));
-        self.take(written, "writing")
+        self.take(written, "writing").map(|_| ())
     }
 
     /// Ends the first contents of a new shard with a full commit record and makes them durable.
@@ -329,7 +329,8 @@ impl Shard {
                 touched[usize::from(row.group.0)] = true;
                 let placed = packer.push(label, [row.packed, &[]], &mut |seq, bytes| log.append(seq, bytes));
                 let written = placed.map(|place| index.write(*version, place));
-                self.take(written, "writing")?;
+                let before = self.take(written, "writing")?;
+                self.touched[usize::from(before.0)] = true;
             }
         }
     }

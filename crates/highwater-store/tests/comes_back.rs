@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says what it expects")]
 
 use highwater_store::{
-    Backend, Epoch, OpenOptions, Rows, Shard, StartPlan, Started, Store, StoreError, key_group, shard_of,
+    Backend, Epoch, KeyGroup, OpenOptions, Rows, Shard, StartPlan, Started, Store, StoreError, key_group, shard_of,
 };
 use std::collections::BTreeMap;
 
@@ -102,5 +102,21 @@ fn a_store_is_held_by_one_run() {
         assert_eq!(*pid, std::process::id());
         drop(run);
         assert!(Store::open(options).is_ok());
+    });
+}
+
+/// A key is counted where its last row says, in memory as in the commit records, though its group be another than before.
+#[test]
+fn a_key_may_move_to_another_group() {
+    on_each(|options| {
+        let mut run = start(&options, 1);
+        for (epoch, group, value) in [(1, 3, "one"), (2, 4, "two"), (3, 3, "three")] {
+            let mut changes = Rows::new();
+            changes.put(run.steps[0].id, KeyGroup(group), b"a", value.as_bytes());
+            run.shards[0].append(Epoch(epoch), Epoch(epoch), &changes, false).unwrap();
+            run.shards[0].sync().unwrap();
+        }
+        drop(run);
+        assert_eq!(rows(&options), (3, map(&[("a", "three")])));
     });
 }
