@@ -3,7 +3,7 @@
 //! What is still needed at the head is copied to the end with its own epoch, made durable by the next group commit,
 //! and only then removed at the head. The bound is the epoch committed everywhere, or the horizon of what is kept: what
 //! lies above it stops the head, and so does a row whose successor lies above it. The work follows the rate of writing, at twice its bytes, or
-//! at four times when little of a log is live.
+//! at four times when little of a log is live. Large rows cost little for what they hold: of those less may be dead.
 
 use crate::chunk::{Chunk, Kind};
 use crate::entries::KeyHash;
@@ -18,10 +18,13 @@ use crate::shard::{Collected, Shard};
 use crate::units::{Assembler, Label, Unit};
 use std::ops::ControlFlow;
 
-/// Logs smaller than this beyond twice their live rows are left alone.
+/// Logs smaller than this beyond twice their live rows, or one and a half times large ones, are left alone.
 const FLOOR_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 /// The most that one call looks at, so that nothing waits long behind it.
 const CALL_BYTES_MAX: u64 = 1 << 20;
+
+/// Rows are large that have so many bytes on average. What a row costs a collector is mostly the row, not its bytes.
+const LARGE_ROW_BYTES: u64 = 1 << 10;
 
 /// What a call may look at, whatever was written, while a log is mostly dead.
 const CALL_BYTES_LEAST: u64 = 128 << 10;
@@ -50,12 +53,18 @@ impl Shard {
         let written = self.packer.written();
         let behind = self.log_bytes() > 3 * self.index.live_bytes() + 2 * FLOOR_BYTES;
         // Removals are short and leave much behind: a log that is mostly dead earns something by the call.
-        let (rate, least) = if behind { (4, CALL_BYTES_LEAST) } else { (2, 0) };
+        let large = self.index.live_bytes() >= LARGE_ROW_BYTES * self.index.live_rows().max(1);
+        let (rate, least) = match (behind, large) {
+            (true, _) => (4, CALL_BYTES_LEAST),
+            (false, true) => (3, 0),
+            (false, false) => (2, 0),
+        };
+        let dead_bytes = if large { self.index.live_bytes() / 2 } else { self.index.live_bytes() };
         let gc = &mut self.collector;
         gc.credit += (rate * (written - gc.written)).max(least);
         gc.written = written;
         let stuck = gc.stuck == Some((bound, gc.full));
-        if gc.done_until > gc.head || stuck || self.log_bytes() <= 2 * self.index.live_bytes() + FLOOR_BYTES {
+        if gc.done_until > gc.head || stuck || self.log_bytes() <= self.index.live_bytes() + dead_bytes + FLOOR_BYTES {
             self.collector.credit = self.collector.credit.min(CALL_BYTES_MAX);
             return Ok(collected);
         }

@@ -81,6 +81,11 @@ impl Index {
         self.live_bytes
     }
 
+    /// How many keys have a row.
+    pub(crate) fn live_rows(&self) -> u64 {
+        self.tallies.iter().map(|tally| tally.rows).sum()
+    }
+
     /// The version that a row is.
     pub(crate) fn version(&self, epoch: Epoch, row: &PackedRow<'_>) -> Version {
         let live = row.value.is_some();

@@ -300,7 +300,7 @@ impl Shard {
     pub fn stats(&self) -> ShardStats {
         ShardStats {
             bytes: self.packer.written(),
-            live_rows: self.index.tallies().iter().map(|tally| tally.rows).sum(),
+            live_rows: self.index.live_rows(),
             live_bytes: self.index.live_bytes(),
             log_bytes: self.log_bytes(),
             file_bytes: self.log.file_bytes(),

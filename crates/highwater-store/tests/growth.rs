@@ -108,6 +108,31 @@ fn discarded_keys(backend: Backend) {
     assert_eq!(run.shards[0].stats().live_rows, 0);
 }
 
+/// 200 rows of 16 KiB that are replaced again and again leave half of what lives behind them, and rows of 100 bytes as much.
+#[test]
+fn large_rows_leave_less_behind() {
+    for (count, bytes, most) in [(200u64, 16 << 10, 1.6), (20_000, 100, 2.2)] {
+        let dir = disk();
+        let mut run = start(dir.path(), Backend::Log, 1);
+        let (step, mut next) = (run.steps[0].id, 0);
+        let mut greatest = 0.0f64;
+        for number in 1..=1_500u64 {
+            let mut rows = Rows::new();
+            for _ in 0..count / 50 {
+                rows.put(step, KeyGroup(0), &(next * 7 % count).to_le_bytes(), &vec![number as u8; bytes]);
+                next += 1;
+            }
+            epoch(&mut run, number, &rows);
+            if number > 300 {
+                let stats = run.shards[0].stats();
+                greatest = greatest.max(stats.log_bytes as f64 / (count * (bytes as u64 + 22)) as f64);
+            }
+        }
+        eprintln!("rows of {bytes} bytes: the log is at most {greatest:.2} of what lives");
+        assert!(greatest < most && greatest > 1.2, "{greatest} of what lives, with rows of {bytes} bytes");
+    }
+}
+
 /// A hundred restarts at other numbers of shards leave the shards of the last one only.
 #[test]
 fn restarts_leave_no_old_shards() {
