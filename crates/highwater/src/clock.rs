@@ -5,17 +5,19 @@
 //! (self-pacing: an interval is an aim). It never moves while nothing has been read.
 //!
 //! Ticks are shared too: a source that has nothing to send follows the latest tick of the others, or
-//! it would hold them back at its own (flow control waits for the frontier).
+//! it would hold them back at its own (flow control waits for the frontier). One that sleeps for long
+//! is woken for that.
 //!
 //! Over several processes the clock is one register that only grows: whoever moves it wakes those who tell the others
 //! (`cluster/`), and what they hear is joined in here.
 
 use crate::time::Time;
 use highwater_store::Epoch;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
+use timely::scheduling::SyncActivator;
 
 /// Now. Operators take the time from here and from nowhere else.
 pub(crate) fn now() -> Instant {
@@ -42,6 +44,16 @@ pub(crate) struct EpochClock {
     latest: AtomicU64,
     /// Threads that tell other processes when the clock moves.
     tellers: OnceLock<Vec<Thread>>,
+    sleepers: Mutex<Vec<Arc<Sleeper>>>,
+    /// How many of those sleep.
+    asleep: AtomicUsize,
+}
+
+/// A source that may sleep for long, and how it is woken.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    sleeps: AtomicBool,
+    waker: SyncActivator,
 }
 
 impl EpochClock {
@@ -54,6 +66,8 @@ impl EpochClock {
             moved: AtomicBool::new(false),
             latest: AtomicU64::new(0),
             tellers: OnceLock::new(),
+            sleepers: Mutex::new(Vec::new()),
+            asleep: AtomicUsize::new(0),
         }
     }
 
@@ -79,6 +93,11 @@ impl EpochClock {
         self.latest.fetch_max(next.to_bits(), SeqCst);
         self.moved_on();
         Some(next)
+    }
+
+    /// Whether a record has been read in the current epoch, by a source of this process.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved.load(SeqCst)
     }
 
     /// A source has read something.
@@ -117,6 +136,43 @@ impl EpochClock {
 
     fn moved_on(&self) {
         self.tellers.get().into_iter().flatten().for_each(Thread::unpark);
+        self.wake();
+    }
+
+    /// A source that may sleep for long from now on.
+    pub(crate) fn sleeper(&self, waker: SyncActivator) -> Arc<Sleeper> {
+        let sleeper = Arc::new(Sleeper { sleeps: AtomicBool::new(false), waker });
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner).push(sleeper.clone());
+        sleeper
+    }
+
+    /// The source goes to sleep; what has moved before this does not wake it: look again.
+    pub(crate) fn sleep(&self, sleeper: &Sleeper) {
+        if !sleeper.sleeps.swap(true, SeqCst) {
+            self.asleep.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// The source is awake. Answers whether it had gone to sleep and nobody has woken it.
+    pub(crate) fn awake(&self, sleeper: &Sleeper) -> bool {
+        let slept = sleeper.sleeps.swap(false, SeqCst);
+        if slept {
+            self.asleep.fetch_sub(1, SeqCst);
+        }
+        slept
+    }
+
+    /// Wakes every source that sleeps.
+    pub(crate) fn wake(&self) {
+        if self.asleep.load(SeqCst) == 0 {
+            return;
+        }
+        for sleeper in &*self.sleepers.lock().unwrap_or_else(PoisonError::into_inner) {
+            if self.awake(sleeper) {
+                // Its worker may be gone: then there is nobody to wake.
+                let _ = sleeper.waker.activate();
+            }
+        }
     }
 
     /// The epoch, and the latest time of any source as a number: what other processes are told.
@@ -126,7 +182,9 @@ impl EpochClock {
 
     /// Takes over what another process has told, where it is later.
     pub(crate) fn join(&self, epoch: u64, latest: u64) {
-        self.latest.fetch_max(latest, SeqCst);
+        if self.latest.fetch_max(latest, SeqCst) < latest {
+            self.wake();
+        }
         self.reach(Epoch(epoch));
     }
 

@@ -126,6 +126,11 @@ impl Listing {
         for name in &listed {
             let is_known = |name: &str| names.known.contains(name) || there.contains(name);
             if !names.known.contains(&**name) && is_new(name, &is_known) {
+    /// Whether there is anything in the list from here on.
+    pub(crate) fn has_more(&self, from: usize) -> bool {
+        lock(&self.names).list.len() > from
+    }
+
                 names.add(name);
             }
         }

@@ -15,6 +15,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Why the run ends before its input does.
@@ -153,6 +154,8 @@ pub(crate) struct Shared {
     /// Set before the first worker goes.
     pub(crate) id: OnceLock<RunId>,
     listeners: Listeners,
+    /// The thread that looks after the run.
+    looks_after: OnceLock<Thread>,
 }
 
 /// A poisoned lock is taken all the same: what it guards is written in one step.
@@ -183,6 +186,7 @@ impl Shared {
             ranges: Mutex::new(BTreeMap::new()),
             id: OnceLock::new(),
             listeners: Listeners::default(),
+            looks_after: OnceLock::new(),
         }
     }
 
@@ -266,6 +270,7 @@ impl Shared {
     /// Asks every source to close its epoch and end.
     pub(crate) fn stop(&self) {
         self.stop.store(true, SeqCst);
+        self.clock.wake();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -282,6 +287,7 @@ impl Shared {
             }
         }
         self.abort.store(true, SeqCst);
+        self.look();
     }
 
     pub(crate) fn is_aborted(&self) -> bool {
@@ -294,7 +300,19 @@ impl Shared {
         if !self.is_aborted() && failure.as_ref().is_none_or(|(other, _)| epoch < *other) {
             *failure = Some((epoch, cause));
             self.failed_epoch.store(epoch.0, SeqCst);
+            self.clock.wake();
+            self.look();
         }
+    }
+
+    /// From now on this thread is woken when the run begins to end.
+    pub(crate) fn looks_after(&self, thread: Thread) {
+        let _ = self.looks_after.set(thread);
+    }
+
+    /// Wakes the thread that looks after the run.
+    pub(crate) fn look(&self) {
+        self.looks_after.get().into_iter().for_each(Thread::unpark);
     }
 
     /// The failure as it stands: its epoch (`None`: the run ends at once), and what `tell` makes of its cause.

@@ -25,14 +25,16 @@ use timely::scheduling::SyncActivator;
 
 /// Most epochs that one sync makes durable.
 const EPOCHS_MAX: usize = 4096;
-/// How long the thread waits before it looks for garbage on its own.
-const IDLE: Duration = Duration::from_millis(50);
+/// How long the thread waits for a message; then it looks whether the run was aborted while a worker is stuck.
+const IDLE: Duration = Duration::from_secs(1);
 
 enum ToShard {
     /// Epochs up to and including this are complete; the rows are of the last.
     Epoch(Epoch, Rows),
     /// Nothing will follow in this execution.
     Close,
+    /// More is committed, so that there may be garbage; or the run is over.
+    Look,
 }
 
 enum FromShard {
@@ -43,6 +45,13 @@ enum FromShard {
 
 /// The thread's end: waits for a shard.
 pub(crate) struct WriterEnd {
+    thread: WriterThread,
+    /// For those who tell it of commits.
+    itself: Sender<ToShard>,
+}
+
+/// What the thread has; nothing by which it could speak to itself, so that it ends with those who speak to it.
+struct WriterThread {
     from: Receiver<ToShard>,
     to: Sender<FromShard>,
     shared: Arc<Shared>,
@@ -69,8 +78,9 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
     let (to_shard, from_operator) = channel();
     let (to_operator, from_shard) = channel();
     let first = graph.shared.first;
-    let end =
-        WriterEnd { from: from_operator, to: to_operator, shared: graph.shared.clone(), worker: graph.worker, waker };
+    let (shared, worker) = (graph.shared.clone(), graph.worker);
+    let thread = WriterThread { from: from_operator, to: to_operator, shared, worker, waker };
+    let end = WriterEnd { thread, itself: to_shard.clone() };
     builder.build(move |mut capabilities| {
         let mut held = capabilities.pop();
         if let Some(held) = &mut held {
@@ -130,23 +140,28 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
 impl WriterEnd {
     /// Starts the thread that owns the shard.
     pub(crate) fn spawn(self, shard: Shard) -> JoinHandle<()> {
+        let WriterEnd { itself, thread } = self;
+        thread.shared.on_commit(move |_| drop(itself.send(ToShard::Look)));
         let work = move || {
-            if let Err(error) = self.work(shard) {
-                self.shared.abort(Some(Cause::Store(error)));
+            if let Err(error) = thread.work(shard) {
+                thread.shared.abort(Some(Cause::Store(error)));
             }
         };
         std::thread::Builder::new().name("recovery".to_owned()).spawn(work).expect("the system can start a thread")
     }
+}
 
+impl WriterThread {
     fn work(&self, mut shard: Shard) -> Result<(), StoreError> {
         let mut next = self.shared.first;
         let mut collected = Epoch(0);
         loop {
-            let messages = match self.from.recv_timeout(IDLE) {
+            let mut messages: Vec<ToShard> = match self.from.recv_timeout(IDLE) {
                 Ok(first) => std::iter::once(first).chain(self.from.try_iter().take(EPOCHS_MAX - 1)).collect(),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
+            messages.retain(|message| !matches!(message, ToShard::Look));
             if self.shared.is_aborted() {
                 return Ok(());
             }
@@ -183,6 +198,7 @@ impl WriterEnd {
                     shard.close()?;
                     closed = true;
                 }
+                ToShard::Look => {}
             }
         }
         shard.sync()?;

@@ -11,8 +11,9 @@ use crate::status::StatusHandle;
 use highwater_store::faulty::FaultyDisk;
 use highwater_store::{Backend, History};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::Duration;
 
 /// The longest line that can be allowed, in bytes: a line is held in memory whole.
@@ -211,17 +212,30 @@ pub(crate) fn program_name(path: &Path) -> String {
 ///
 /// A handle belongs to one run: once used, a later run with the same handle stops at once.
 #[derive(Clone, Debug, Default)]
-pub struct StopHandle(Arc<AtomicBool>);
+pub struct StopHandle(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    stop: AtomicBool,
+    /// The thread that looks after the run.
+    looks_after: OnceLock<Thread>,
+}
 
 impl StopHandle {
     /// Asks for the stop and returns at once. Asking twice changes nothing.
     pub fn stop(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.stop.store(true, Ordering::SeqCst);
+        self.0.looks_after.get().into_iter().for_each(Thread::unpark);
     }
 
     /// Whether a stop has been asked for.
     pub fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.stop.load(Ordering::SeqCst)
+    }
+
+    /// From now on this thread is woken by a stop.
+    pub(super) fn wakes(&self, thread: Thread) {
+        let _ = self.0.looks_after.set(thread);
     }
 }
 

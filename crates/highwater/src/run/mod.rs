@@ -44,8 +44,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use worker::{Parts, Workers};
 
-/// How often the run looks after its workers.
+/// How often the run looks after its workers: often where there are other processes to look after, or it ends.
 const LOOK: Duration = Duration::from_millis(10);
+/// How often else. What matters wakes it.
+const LOOK_SELDOM: Duration = Duration::from_millis(100);
 /// How long a worker that is asked to leave at once may take; after that the run goes without it.
 const GRACE: Duration = Duration::from_millis(400);
 
@@ -378,8 +380,11 @@ impl Running<'_> {
         let mut drained = true;
         let mut publisher = Publisher::new();
         self.status.has_execution(self.execution);
+        self.shared.looks_after(std::thread::current());
+        self.config.stop.wakes(std::thread::current());
         while !self.workers.all_gone() && !self.shared.is_aborted() {
-            std::thread::sleep(LOOK);
+            let ends = stop_asked.is_some() || self.shared.failed().is_some() || self.workers.any_leaving();
+            std::thread::park_timeout(if ends || self.crew.is_some() { LOOK } else { LOOK_SELDOM });
             let mut stop = self.config.stop.is_stopped();
             if let Some(crew) = self.crew {
                 stop = crew.look(self.shared, stop);

@@ -98,6 +98,11 @@ impl Workers {
         self.leaving.load(SeqCst) >= self.workers
     }
 
+    /// Whether any worker of this process is through.
+    pub(super) fn any_leaving(&self) -> bool {
+        self.leaving.load(SeqCst) > 0
+    }
+
     /// The workers of all processes are through: none will be sent to any more.
     pub(super) fn release(&self) {
         self.released.store(true, SeqCst);
@@ -277,6 +282,7 @@ impl Run<'_> {
     /// Leaves together with all others, of all processes: a worker that is gone cannot be sent to.
     fn leave(&self, worker: &mut Worker) {
         self.leaving.fetch_add(1, SeqCst);
+        self.parts.shared.look();
         let mut waits = 0;
         let all_leave = || self.leaving.load(SeqCst) >= self.workers && self.released.load(SeqCst);
         while !all_leave() && waits < 200 {

@@ -4,7 +4,7 @@
 //! by sending its positions as rows of it, and then moves on.
 
 use super::{Partition, Polled, Source, retried};
-use crate::clock::now;
+use crate::clock::{Sleeper, now};
 use crate::error::{BadRecord, BuildError, SourceRange};
 use crate::graph::{Change, Graph, StepKind};
 use crate::guard::report;
@@ -34,7 +34,8 @@ mod readers;
 
 /// How long a source waits that may not or cannot read now.
 const WAIT: Duration = Duration::from_micros(500);
-/// How long a source without input waits: twice as long each time, up to the longest.
+/// How long a source without input waits: twice as long each time, up to the longest. In an epoch in which nothing has
+/// been read it may be longer, as the source wants it: then the clock wakes it.
 const IDLE_MIN: Duration = Duration::from_millis(1);
 const IDLE_MAX: Duration = Duration::from_millis(20);
 
@@ -78,7 +79,8 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
     };
     let again = retried(graph, step, read_raw);
     let mut builder = OperatorBuilder::new(step.to_owned(), graph.scope);
-    let activator = graph.scope.activator_for(builder.operator_info().address);
+    let activator = graph.scope.activator_for(builder.operator_info().address.clone());
+    let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let (items, stream) = builder.new_output();
     let mut items = OutputBuilder::<Time, CapacityContainerBuilder<Vec<S::Item>>>::from(items);
     let (changes, changes_stream) = builder.new_output();
@@ -102,6 +104,7 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         idle: IDLE_MIN,
         time: Time::start_of(graph.shared.first),
         phase: Phase::Reading,
+        sleeper: graph.shared.clock.sleeper(waker),
         in_flight: InFlight::new(graph.processed.clone(), graph.shared.clone()),
         batch: Vec::new(),
         changes: Vec::new(),
@@ -123,8 +126,11 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
             if let Some(latest) = driver.shared.clock.follow(driver.time) {
                 driver.time = latest;
                 held.iter_mut().for_each(|capability| capability.downgrade(&latest));
+            driver.shared.clock.awake(&driver.sleeper);
             }
             let mut turns = if driver.shared.clock.is_per_record() { EPOCHS_PER_TURN } else { 1 };
+                // Others are at work: to sleep for long and be woken at each of their ticks would not be cheaper.
+                driver.idle = driver.idle.min(IDLE_MAX / 2);
             let (turn, at) = loop {
                 turns -= 1;
                 let at = driver.time;
@@ -209,6 +215,7 @@ struct Driver<S: Source> {
     time: Time,
     phase: Phase,
     in_flight: InFlight,
+    sleeper: Arc<Sleeper>,
     batch: Vec<S::Item>,
     changes: Vec<Change>,
 }
@@ -294,13 +301,28 @@ impl<S: Source> Driver<S> {
             Ok(false) => {}
             Err(failed) => return self.fail(0, self.cause(failed)),
         }
-        self.idle = (self.idle * 2).min(IDLE_MAX);
         self.tell(now());
         Turn::Later(self.idle)
     }
 
     fn cause(&self, failed: Failed) -> Cause {
         match failed {
+        self.rest()
+    }
+
+    /// There is nothing to read.
+    fn rest(&mut self) -> Turn {
+        let clock = &self.shared.clock;
+        // Whoever has read something must be there when its epoch is to end.
+        let longest = if clock.has_moved() { IDLE_MAX } else { self.readers.quiet_max().max(IDLE_MAX) };
+        self.idle = (self.idle * 2).min(longest);
+        if self.idle > IDLE_MAX {
+            clock.sleep(&self.sleeper);
+            let has_moved = clock.has_moved() || clock.epoch() > self.time.epoch() || clock.follow(self.time).is_some();
+            if has_moved || self.shared.is_stopping() || self.shared.failed().is_some() {
+                return Turn::Again;
+            }
+        }
             Failed::Source(error) => Cause::Source { step: self.step.clone(), error },
             Failed::Run(error) => Cause::Start(error),
         }

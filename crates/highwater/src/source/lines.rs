@@ -24,6 +24,9 @@ const OPEN_MAX: usize = 16;
 /// How often to look for files that have appeared.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long a source whose files say nothing sleeps: a file at its end is looked at every other time.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// Plain lines: each item is the text of a line, without its end.
 ///
 /// `Lines::files` is a source; an empty line is no record, a line that is not UTF-8 is a bad one.
@@ -148,6 +151,11 @@ impl<F: LineFormat> Source for LineSource<F> {
 
     fn look_again(&self) -> Option<Duration> {
         (self.watch != Watch::Once).then_some(LOOK)
+    }
+
+    fn quiet_max(&self) -> Duration {
+        // What is read to its end may be a pipe, whose writer waits.
+        if self.watch == Watch::Once { Duration::from_millis(20) } else { QUIET }
     }
 
     fn open_at_once(&self) -> usize {

@@ -66,6 +66,12 @@ pub trait Source: 'static {
         true
     }
 
+    /// How long a source that has nothing to say waits at most before it is asked again, while no other source of the
+    /// process has read anything in the open epoch. While one has, it is 20 ms.
+    fn quiet_max(&self) -> Duration {
+        Duration::from_millis(20)
+    }
+
     /// How many partitions a worker has open at a time; more only while all that are open have nothing to say.
     /// For partitions that end and that hold something while they are open, as files do.
     fn open_at_once(&self) -> usize {

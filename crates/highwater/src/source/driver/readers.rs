@@ -308,7 +308,12 @@ impl<S: Source> Readers<S> {
         Ok(false)
     }
 
-    /// Whether it is time to look for partitions that have appeared, and there may be some.
+    /// How long the source sleeps at most that has nothing to say.
+    pub(super) fn quiet_max(&self) -> Duration {
+        self.source.quiet_max()
+    }
+
+    /// Looks for partitions that have appeared, if it is time to; answers whether there are some.
     pub(super) fn look(&mut self) -> bool {
         let (Some(again), Some(listing)) = (self.again, &self.listing) else { return false };
         let at = now();
@@ -323,8 +328,8 @@ impl<S: Source> Readers<S> {
         ) {
             tracing::warn!(step = self.step, "cannot look for new partitions: {error}");
         }
-        self.drained = false;
-        true
+        self.drained = !listing.has_more(self.seen);
+        !self.drained
     }
 
     /// Whether every partition has been read to its end, and none will come.

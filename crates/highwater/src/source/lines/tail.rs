@@ -18,9 +18,10 @@ use xxhash_rust::xxh3::xxh3_64;
 /// How long a file that was rotated must have been silent, while its successor is not empty, before it is over.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// How long a file at its end is left alone: twice as long each time, up to the longest.
+/// How long a file at its end is left alone: twice as long each time, up to the longest. That is between one and two
+/// sleeps of a quiet source, so that it is looked at every 200 ms.
 const REST_MIN: Duration = Duration::from_millis(5);
-const REST_MAX: Duration = Duration::from_millis(200);
+const REST_MAX: Duration = Duration::from_millis(160);
 
 /// What follows at the end of a file.
 pub(super) enum Next {
