@@ -179,4 +179,18 @@ fn b16_very_many_tiny_files_work() {
         assert!(ended.rss_kib < 300 << 10, "{} KiB", ended.rss_kib);
     }
     assert_eq!(bed.text("out").lines().count() as u64, files);
+    // Positions share rows of the store: those of files that grow have their own from then on, and one that is gone is missed.
+    let grown = ["7", "70", "700"];
+    for number in grown {
+        let line = format!("{{\"user_id\": \"u{number}\", \"type\": \"payment\", \"order_id\": {number}}}\n");
+        bed.append(&format!("many/{number}.json"), line);
+    }
+    for (workers, records) in [(4, grown.len() as u64), (1, 0)] {
+        let ended = bed.run_cart(&format!("many/*.json --output out -r st -w {workers}"));
+        ended.code(0);
+        assert_eq!(ended.records(), records);
+    }
+    assert_eq!(bed.text("out").lines().count() as u64, files + grown.len() as u64);
+    fs::remove_file(bed.path("many/71.json")).unwrap();
+    says(bed.run_cart("many/*.json --output out -r st").code(78), &["many/71.json"]);
 }

@@ -81,10 +81,10 @@ impl Store {
         let path = self.media.path(&shard.place.dir);
         let reader = shard.reader(&path, None);
         if epoch == self.resume {
-            return reader.live(&shard.found.index, visit);
+            return reader.live(shard.found.index.live_places(), visit);
         }
         let then = reader.read(&self.manifest.lineage.until(self.execution(), epoch))?;
         reader.check(&then.index, &then.history)?;
-        reader.live(&then.index, visit)
+        reader.live(then.index.live_places(), visit)
     }
 }

@@ -13,7 +13,7 @@ use crate::manifest::Lineage;
 use crate::media::Bounded;
 use crate::rows::COMMIT_STEP;
 use crate::rules::{Rule, on};
-use crate::units::{Assembler, Unit, UnitRow};
+use crate::units::{Assembler, Place, Unit, UnitRow};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -151,14 +151,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Visits the live rows, in the order of the log.
+    /// Visits the rows at these places, which are in the order of the log.
     pub(crate) fn live(
         &self,
-        index: &Index,
+        places: Vec<Place>,
         visit: &mut dyn FnMut(&UnitRow<'_>) -> Result<(), String>,
     ) -> Result<(), StoreError> {
-        let places = index.live_places();
-        let mut next = places.iter().copied().peekable();
+        let mut next = places.into_iter().peekable();
         let all = self.units(|unit| {
             unit.rows(|row| match next.next_if_eq(&row.place) {
                 Some(_) => visit(&row).map_err(Damage),

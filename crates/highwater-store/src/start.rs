@@ -8,6 +8,7 @@ use crate::error::StoreError;
 use crate::fail;
 use crate::history::{History, Kept};
 use crate::ids::{Epoch, Execution, Generation, StepId};
+use crate::index::Index;
 use crate::manifest::{Lineage, Manifest, StepInfo, WRITER, generation_dir, generation_of, shard_dir};
 use crate::media::{Lock, Media, broken};
 use crate::options::Backend;
@@ -281,7 +282,8 @@ fn rescale(
         Shard::create(Arc::clone(media), (place, backend), manifest.execution, (from, keep), Lock::clone(lock))
     };
     let shards = (0..count).map(create).collect::<Result<Vec<Shard>, StoreError>>()?;
-    let shards = carry(&**media, before, manifest, &opened, shards, (from, resume))?;
+    let mut opened = opened;
+    let shards = carry(&**media, before, manifest, &mut opened, shards, (from, resume))?;
     if on(Rule::PrepareSync) {
         settle_names(&**media, &dir)?;
     }
@@ -306,7 +308,7 @@ fn carry(
     media: &dyn Media,
     before: &Manifest,
     manifest: &Manifest,
-    opened: &[Opened],
+    opened: &mut [Opened],
     shards: Vec<Shard>,
     (from, resume): (Epoch, Epoch),
 ) -> Result<Vec<Shard>, StoreError> {
@@ -314,18 +316,24 @@ fn carry(
     let lineage = before.lineage.until(manifest.execution, resume);
     let mut fill = Fill::new(shards, manifest.key_groups);
     let paths: Vec<_> = opened.iter().map(|shard| media.path(&shard.place.dir)).collect();
+    let none = || Index::new(manifest.key_groups);
+    let indexes: Vec<Index> =
+        opened.iter_mut().map(|shard| std::mem::replace(&mut shard.found.index, none())).collect();
     let readers: Vec<_> = opened.iter().zip(&paths).map(|(shard, path)| shard.reader(path, None)).collect();
-    for (shard, reader) in opened.iter().zip(&readers) {
-        let then;
+    for (index, reader) in indexes.into_iter().zip(&readers) {
         let index = if from == resume {
-            &shard.found.index
+            index
         } else {
-            then = reader.read(&before.lineage.until(manifest.execution, from))?;
+            drop(index);
+            let then = reader.read(&before.lineage.until(manifest.execution, from))?;
             reader.check(&then.index, &then.history)?;
-            &then.index
+            then.index
         };
+        let places = index.live_places();
+        // It makes room for that of the new shards.
+        drop(index);
         let mut failed = None;
-        let read = reader.live(index, &mut |row| {
+        let read = reader.live(places, &mut |row| {
             if !stays(&row.row) {
                 return Ok(());
             }

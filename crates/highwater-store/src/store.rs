@@ -348,7 +348,7 @@ impl ShardRows<'_> {
     pub fn visit(self, visit: &mut dyn FnMut(Row<'_>)) -> Result<(), StoreError> {
         let names: ahash::HashMap<_, _> = self.steps.iter().map(|step| (step.id, &*step.name)).collect();
         let path = self.media.path(&self.shard.place.dir);
-        self.shard.reader(&path, None).live(&self.shard.found.index, &mut |row| {
+        self.shard.reader(&path, None).live(self.shard.found.index.live_places(), &mut |row| {
             let step = *names.get(&row.row.step).ok_or_else(|| format!("a row is of unknown step {}", row.row.step))?;
             let value = row.row.value.ok_or("a removed row counts as live")?;
             visit(Row { step, group: row.row.group, key: row.row.key, value });

@@ -26,9 +26,9 @@ pub(crate) struct Listing {
     names: Mutex<Names>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Names {
-    list: Vec<Arc<str>>,
+    list: NameList,
     /// The same, where more may come.
     known: HashSet<Arc<str>>,
     /// When to list again; `None` while somebody does.
@@ -37,19 +37,59 @@ struct Names {
 
 impl Names {
     fn add(&mut self, name: &str) {
-        let name: Arc<str> = name.into();
-        if self.known.insert(name.clone()) {
+        if self.known.insert(name.into()) {
             self.list.push(name);
         }
+    }
+}
+
+/// Names in their order, one behind the other: there may be a million.
+#[derive(Debug)]
+struct NameList {
+    /// With a newline between two.
+    text: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl NameList {
+    fn of(names: &[String]) -> NameList {
+        let ends = names.iter().scan(0, |end, name| {
+            let here = *end + name.len();
+            *end = here + 1;
+            Some(here)
+        });
+        NameList { ends: ends.collect(), text: names.join("\n") }
+    }
+
+    fn push(&mut self, name: &str) {
+        if !self.ends.is_empty() {
+            self.text.push('\n');
+        }
+        self.text.push_str(name);
+        self.ends.push(self.text.len());
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, at: usize) -> Option<&str> {
+        let start = if at == 0 { 0 } else { self.ends.get(at - 1)? + 1 };
+        Some(&self.text[start..*self.ends.get(at)?])
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).filter_map(|at| self.get(at))
     }
 }
 
 impl Listing {
     /// The partitions that there are at the start. `again`: when to look for more.
     pub(crate) fn new(names: Vec<String>, again: Option<Duration>) -> Listing {
-        let list: Vec<Arc<str>> = names.into_iter().map(Arc::from).collect();
+        let list = NameList::of(&names);
         let grows = again.is_some();
-        let known = if grows { list.iter().cloned().collect() } else { HashSet::new() };
+        let known = if grows { list.iter().map(Arc::from).collect() } else { HashSet::new() };
         let by_name = grows || list.len() > DEALT_MAX;
         let due = again.map(|after| now() + after);
         Listing { grows, by_name, names: Mutex::new(Names { list, known, due }) }
@@ -70,7 +110,7 @@ impl Listing {
             return (0, 0);
         }
         let names = lock(&self.names);
-        (names.list.len() as u64, xxh3_64(names.list.join("\n").as_bytes()))
+        (names.list.len() as u64, xxh3_64(names.list.text.as_bytes()))
     }
 
     /// The next partition of `worker`, and where it stands in the list; `from` is where to look for the one after it.
@@ -80,10 +120,15 @@ impl Listing {
             let at = *from;
             *from += 1;
             if self.owner(name, at, workers) == worker {
-                return Some(name.clone());
+                return Some(name.into());
             }
         }
         None
+    }
+
+    /// Whether there is anything in the list from here on.
+    pub(crate) fn has_more(&self, from: usize) -> bool {
+        lock(&self.names).list.len() > from
     }
 
     fn owner(&self, name: &str, at: usize, workers: usize) -> usize {
@@ -126,11 +171,6 @@ impl Listing {
         for name in &listed {
             let is_known = |name: &str| names.known.contains(name) || there.contains(name);
             if !names.known.contains(&**name) && is_new(name, &is_known) {
-    /// Whether there is anything in the list from here on.
-    pub(crate) fn has_more(&self, from: usize) -> bool {
-        lock(&self.names).list.len() > from
-    }
-
                 names.add(name);
             }
         }

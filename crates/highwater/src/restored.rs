@@ -105,6 +105,11 @@ impl RestoredPositions {
         }
     }
 
+    /// Adds rows of `step`, which are not copied.
+    pub(crate) fn append(&mut self, step: String, rows: PackedRows) {
+        self.rows.entry(step).or_default().append(rows);
+    }
+
     /// Names of all steps that the store has heard of.
     pub(crate) fn steps(&self) -> &[String] {
         &self.steps

@@ -4,17 +4,15 @@
 //! A snapshot is taken in slices while items of the next epoch run already: a key that is due is
 //! written before it changes again.
 //!
-//! A key is hashed and looked up once per item; states lie in the table itself, so that an item
-//! costs as few cache misses as a plain hash map.
+//! A key is hashed and looked up once per item, those of a few dozen items together (`slots.rs` says where they lie).
 
+use super::slots::Slots;
 use crate::codec::decode;
 use crate::data::{Key, State, StepError};
 use crate::error::RunError;
 use crate::evolution::Reading;
 use crate::restored::PackedRows;
 use ahash::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use highwater_store::Epoch;
 use std::fmt::Debug;
 
@@ -25,23 +23,22 @@ const FAR_KEYS: usize = 1 << 14;
 
 /// One key and its state.
 pub(crate) struct Slot<K, S> {
-    hash: u64,
     key: K,
     /// `None` while the key is new, or discarded and the store still has to hear of it.
     pub(crate) state: Option<S>,
-    /// The epoch in which it changed, if its snapshot has not been written.
-    changed: Option<Epoch>,
+    /// The epoch in which it changed, if its snapshot has not been written; 0, which is none, if it has.
+    changed: Epoch,
     /// Whether the store may hold a row of this key.
     stored: bool,
 }
 
 /// Keys, states, and what changed.
 pub(crate) struct Keys<K, S> {
-    table: HashTable<Slot<K, S>>,
-    /// Hashes of the keys that changed in the open epoch, each once.
-    dirty: Vec<u64>,
-    /// Hashes of the keys that changed in an epoch that is over, and the epoch.
-    due: Vec<u64>,
+    slots: Slots<Slot<K, S>>,
+    /// Where the keys lie that changed in the open epoch, each once.
+    dirty: Vec<u32>,
+    /// Where those lie that changed in an epoch that is over, and the epoch.
+    due: Vec<u32>,
     due_epoch: Epoch,
     // Seeded at random: keys come from outside, and must not be able to collide on purpose.
     hasher: RandomState,
@@ -50,8 +47,12 @@ pub(crate) struct Keys<K, S> {
 /// A key that was looked up, to be changed.
 pub(crate) struct Found<'a, K, S> {
     pub(crate) slot: &'a mut Slot<K, S>,
-    dirty: &'a mut Vec<u64>,
+    at: u32,
+    dirty: &'a mut Vec<u32>,
 }
+
+/// No epoch.
+const NEVER: Epoch = Epoch(0);
 
 impl<K: Debug, S> Slot<K, S> {
     /// Writes the snapshot of a key that changed.
@@ -59,7 +60,7 @@ impl<K: Debug, S> Slot<K, S> {
         &mut self,
         write: &mut impl FnMut(&K, Option<&S>) -> Result<(), StepError>,
     ) -> Result<(), (String, StepError)> {
-        self.changed = None;
+        self.changed = NEVER;
         if self.state.is_some() || self.stored {
             write(&self.key, self.state.as_ref()).map_err(|error| (format!("{:?}", self.key), error))?;
         }
@@ -78,28 +79,29 @@ impl<K: Debug, S> Found<'_, K, S> {
         epoch: Epoch,
         mut write: impl FnMut(&K, Option<&S>) -> Result<(), StepError>,
     ) -> Result<(), (String, StepError)> {
-        if self.slot.changed.is_some_and(|changed| changed < epoch) { self.slot.write(&mut write) } else { Ok(()) }
+        let is_due = self.slot.changed != NEVER && self.slot.changed < epoch;
+        if is_due { self.slot.write(&mut write) } else { Ok(()) }
     }
 
     /// Notes that the key changed in `epoch`.
     pub(crate) fn touch(&mut self, epoch: Epoch) {
-        if self.slot.changed.is_none() {
-            self.slot.changed = Some(epoch);
-            self.dirty.push(self.slot.hash);
+        if self.slot.changed == NEVER {
+            self.slot.changed = epoch;
+            self.dirty.push(self.at);
         }
     }
 }
 
 impl<K: Key, S: State> Keys<K, S> {
     pub(crate) fn new() -> Self {
-        let (table, hasher) = (HashTable::new(), RandomState::new());
-        Keys { table, dirty: Vec::new(), due: Vec::new(), due_epoch: Epoch(0), hasher }
+        let (slots, hasher) = (Slots::new(), RandomState::new());
+        Keys { slots, dirty: Vec::new(), due: Vec::new(), due_epoch: Epoch(0), hasher }
     }
 
     /// The keys that an earlier execution left.
     pub(crate) fn restore(step: &str, rows: PackedRows, reading: &Reading<S>) -> Result<Self, RunError> {
         let mut keys = Self::new();
-        keys.table.reserve(rows.len(), |slot| slot.hash);
+        keys.slots.reserve(rows.len());
         rows.try_each(|key_bytes, value| {
             let schema = |what, expected, error: StepError| RunError::Schema {
                 step: step.to_owned(),
@@ -121,15 +123,15 @@ impl<K: Key, S: State> Keys<K, S> {
     /// Every key is to be written anew, in `epoch`.
     pub(crate) fn touch_all(&mut self, epoch: Epoch) {
         self.dirty.clear();
-        for slot in &mut self.table {
-            slot.changed = Some(epoch);
-            self.dirty.push(slot.hash);
+        for (at, slot) in self.slots.iter_mut() {
+            slot.changed = epoch;
+            self.dirty.push(at);
         }
     }
 
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
-        self.table.len()
+        self.slots.len()
     }
 
     /// The hash of a key in this table, and nowhere else.
@@ -142,39 +144,32 @@ impl<K: Key, S: State> Keys<K, S> {
         let items = &items[..items.len().min(AHEAD)];
         hashes.clear();
         hashes.extend(items.iter().map(|(key, _)| self.hash(key)));
-        if self.table.len() >= FAR_KEYS {
-            let near = |(hash, (key, _)): &(&u64, &(K, V))| {
-                self.table.find(**hash, |slot| slot.hash == **hash && slot.key == *key).is_some()
-            };
+        if self.slots.len() >= FAR_KEYS {
+            let near = |(hash, (key, _)): &(&u64, &(K, V))| self.slots.find(**hash, |slot| slot.key == *key).is_some();
             std::hint::black_box(hashes.iter().zip(items).filter(near).count());
         }
     }
 
     /// Looks a key up; a new one has no state.
     pub(crate) fn find(&mut self, hash: u64, key: &K) -> Found<'_, K, S> {
-        let Keys { table, dirty, .. } = self;
-        let slot = match table.entry(hash, |slot| slot.hash == hash && slot.key == *key, |slot| slot.hash) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let fresh = Slot { hash, key: key.clone(), state: None, changed: None, stored: false };
-                entry.insert(fresh).into_mut()
-            }
-        };
-        Found { slot, dirty }
+        let Keys { slots, dirty, .. } = self;
+        let fresh = || Slot { key: key.clone(), state: None, changed: NEVER, stored: false };
+        let at = slots.find_or(hash, |slot| slot.key == *key, fresh);
+        let slot = slots.at(at).expect("it was found or made above");
+        Found { slot, at, dirty }
     }
 
     /// A key with this hash, for a message.
     pub(crate) fn key_of(&self, hash: u64) -> Option<&K> {
-        self.table.find(hash, |slot| slot.hash == hash).map(|slot| &slot.key)
+        self.slots.find(hash, |slot| self.hash(&slot.key) == hash).map(|slot| &slot.key)
     }
 
     /// Forgets a key that nobody must hear of: it has no state, did not change, and is not stored.
     pub(crate) fn forget_blank(&mut self, hash: u64, key: &K) {
-        let blank = |slot: &Slot<K, S>| {
-            slot.hash == hash && slot.key == *key && slot.state.is_none() && slot.changed.is_none() && !slot.stored
-        };
-        if let Ok(entry) = self.table.find_entry(hash, blank) {
-            entry.remove();
+        let is_blank = |slot: &Slot<K, S>| slot.state.is_none() && slot.changed == NEVER && !slot.stored;
+        let Found { slot, at, .. } = self.find(hash, key);
+        if is_blank(slot) {
+            self.slots.remove(at, hash);
         }
     }
 
@@ -194,16 +189,14 @@ impl<K: Key, S: State> Keys<K, S> {
         keys: usize,
         mut write: impl FnMut(&K, Option<&S>) -> Result<(), StepError>,
     ) -> Result<bool, (String, StepError)> {
-        let epoch = Some(self.due_epoch);
         for _ in 0..keys {
-            let Some(hash) = self.due.pop() else { break };
-            // One that changed again meanwhile has been written before it did.
-            let due = |slot: &Slot<K, S>| slot.hash == hash && slot.changed == epoch;
-            if let Ok(mut entry) = self.table.find_entry(hash, due) {
-                entry.get_mut().write(&mut write)?;
-                if entry.get().state.is_none() {
-                    entry.remove();
-                }
+            let Some(at) = self.due.pop() else { break };
+            // One that changed again meanwhile has been written before it did; so has one whose place is another's now.
+            let Some(slot) = self.slots.at(at).filter(|slot| slot.changed == self.due_epoch) else { continue };
+            slot.write(&mut write)?;
+            if slot.state.is_none() {
+                let hash = self.hasher.hash_one(&slot.key);
+                self.slots.remove(at, hash);
             }
         }
         Ok(self.due.is_empty())
@@ -245,7 +238,7 @@ mod tests {
         keys.end_epoch(Epoch(2));
         assert!(write(&mut keys, 9, &mut rows));
         assert_eq!(rows, [(7, Some(2)), (7, None)]);
-        assert!(keys.table.is_empty());
+        assert!(keys.len() == 0);
     }
 
     #[test]
@@ -268,7 +261,7 @@ mod tests {
         set(&mut keys, 1, 7, None, &mut rows);
         keys.end_epoch(Epoch(1));
         assert!(write(&mut keys, 9, &mut rows));
-        assert!(rows.is_empty() && keys.table.is_empty());
+        assert!(rows.is_empty() && keys.len() == 0);
     }
 
     #[test]
@@ -278,7 +271,7 @@ mod tests {
         keys.find(hash, &7);
         assert_eq!(keys.key_of(hash), Some(&7));
         keys.forget_blank(hash, &7);
-        assert!(keys.table.is_empty());
+        assert!(keys.len() == 0);
     }
 
     proptest::proptest! {

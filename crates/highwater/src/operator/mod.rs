@@ -20,6 +20,7 @@ pub mod raw;
 mod redistribute;
 mod scope;
 mod side;
+mod slots;
 mod split;
 mod stateful;
 mod stateful_map;

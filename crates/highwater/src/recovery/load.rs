@@ -13,7 +13,7 @@ use std::sync::Mutex;
 #[derive(Default)]
 struct Part {
     states: HashMap<usize, HashMap<String, PackedRows>>,
-    for_all: Vec<(String, Vec<u8>, Vec<u8>)>,
+    for_all: HashMap<String, PackedRows>,
 }
 
 /// Everything that is live at the resume epoch, but for what is `dropped`: states by the worker that owns them now, the
@@ -36,14 +36,15 @@ pub(crate) fn load(
         rows.visit(&mut |Row { step, group, key, value }| {
             if dropped.iter().any(|dropped| dropped == step) {
                 // As if it had never been.
-            } else if shared.get(step) == Some(&true) {
-                part.for_all.push((step.to_owned(), key.to_vec(), value.to_vec()));
-            } else {
-                let steps = part.states.entry(router.owner(group)).or_default();
-                match steps.get_mut(step) {
-                    Some(rows) => rows.push(key, value),
-                    None => steps.entry(step.to_owned()).or_default().push(key, value),
-                }
+                return;
+            }
+            let steps = match shared.get(step) {
+                Some(true) => &mut part.for_all,
+                _ => part.states.entry(router.owner(group)).or_default(),
+            };
+            match steps.get_mut(step) {
+                Some(rows) => rows.push(key, value),
+                None => steps.entry(step.to_owned()).or_default().push(key, value),
             }
         })?;
         Ok(part)
@@ -55,7 +56,7 @@ pub(crate) fn load(
                 states[owner].0.entry(step).or_default().append(rows);
             }
         }
-        for_all.iter().for_each(|(step, key, value)| positions.push(step, key, value));
+        for_all.into_iter().for_each(|(step, rows)| positions.append(step, rows));
     }
     Ok((states, positions))
 }

@@ -17,6 +17,7 @@ use crate::stream::Stream;
 use crate::time::Time;
 use flow_control::InFlight;
 use highwater_store::Epoch;
+use positions::Together;
 use readers::{Failed, Readers};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +31,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, Concat};
 
 mod flow_control;
+mod positions;
 mod readers;
 
 /// How long a source waits that may not or cannot read now.
@@ -102,11 +104,12 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         moved: false,
         next: 0,
         idle: IDLE_MIN,
+        sleeper: graph.shared.clock.sleeper(waker),
         time: Time::start_of(graph.shared.first),
         phase: Phase::Reading,
-        sleeper: graph.shared.clock.sleeper(waker),
         in_flight: InFlight::new(graph.processed.clone(), graph.shared.clone()),
         batch: Vec::new(),
+        together: Together::default(),
         changes: Vec::new(),
     };
     // Shared with who tells it of commits: the operator is gone before the last one.
@@ -123,14 +126,14 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
                 return;
             }
             let driver = &mut *driver.borrow_mut();
+            driver.shared.clock.awake(&driver.sleeper);
             if let Some(latest) = driver.shared.clock.follow(driver.time) {
                 driver.time = latest;
-                held.iter_mut().for_each(|capability| capability.downgrade(&latest));
-            driver.shared.clock.awake(&driver.sleeper);
-            }
-            let mut turns = if driver.shared.clock.is_per_record() { EPOCHS_PER_TURN } else { 1 };
                 // Others are at work: to sleep for long and be woken at each of their ticks would not be cheaper.
                 driver.idle = driver.idle.min(IDLE_MAX / 2);
+                held.iter_mut().for_each(|capability| capability.downgrade(&latest));
+            }
+            let mut turns = if driver.shared.clock.is_per_record() { EPOCHS_PER_TURN } else { 1 };
             let (turn, at) = loop {
                 turns -= 1;
                 let at = driver.time;
@@ -212,11 +215,13 @@ struct Driver<S: Source> {
     moved: bool,
     next: usize,
     idle: Duration,
+    sleeper: Arc<Sleeper>,
     time: Time,
     phase: Phase,
     in_flight: InFlight,
-    sleeper: Arc<Sleeper>,
     batch: Vec<S::Item>,
+    /// Positions of the open epoch that go into one row.
+    together: Together,
     changes: Vec<Change>,
 }
 
@@ -302,11 +307,6 @@ impl<S: Source> Driver<S> {
             Err(failed) => return self.fail(0, self.cause(failed)),
         }
         self.tell(now());
-        Turn::Later(self.idle)
-    }
-
-    fn cause(&self, failed: Failed) -> Cause {
-        match failed {
         self.rest()
     }
 
@@ -323,6 +323,11 @@ impl<S: Source> Driver<S> {
                 return Turn::Again;
             }
         }
+        Turn::Later(self.idle)
+    }
+
+    fn cause(&self, failed: Failed) -> Cause {
+        match failed {
             Failed::Source(error) => Cause::Source { step: self.step.clone(), error },
             Failed::Run(error) => Cause::Start(error),
         }
@@ -411,6 +416,7 @@ impl<S: Source> Driver<S> {
                 return self.hold(cause);
             }
         }
+        self.changes.extend(self.together.take((self.index, epoch, self.worker)));
         let moved = std::mem::take(&mut self.moved);
         self.time = Time::start_of(epoch.next().max(self.shared.clock.epoch()));
         // A source that ends without having read anything does not close the epoch for the others.
@@ -439,9 +445,13 @@ impl<S: Source> Driver<S> {
     fn store(&mut self, index: usize) -> Result<(), Cause> {
         let epoch = self.time.epoch();
         self.note_range(index);
-        let row = self.readers.open[index].row(self.index, epoch, self.shared.recovery);
+        let row = self.readers.open[index].row(epoch, self.shared.recovery);
         let row = row.map_err(|error| Cause::Source { step: self.step.clone(), error })?;
-        self.changes.extend(row);
+        self.changes.extend(match row {
+            Some((row, true)) => self.together.add(row, (self.index, epoch, self.worker)),
+            Some((row, false)) => Some(row.alone(self.index)),
+            None => None,
+        });
         Ok(())
     }
 

@@ -69,65 +69,78 @@ impl Inputs {
     /// One name given twice is one partition. One *file* under two names is refused: its lines would
     /// be read twice, and which name holds its position would depend on the command line.
     pub(crate) fn names(&self, options: &ReadOptions, watch: Watch) -> Result<Vec<String>, SourceError> {
-        let mut names: Vec<String> = Vec::new();
-        // By file, where its name stands in the list.
-        let mut files: HashMap<(u64, u64), u32> = HashMap::new();
+        let mut listed = Listed { options, watch, names: Vec::new(), files: HashMap::new() };
         for input in &self.0 {
-            let (matches, pattern) = expand(input, watch)?;
-            for path in matches {
-                let name = path_name(&path).map_err(|source| no_input(&path, source))?;
-                let file = match check(&name, options) {
-                    Ok(file) => file,
-                    // What matched the pattern a moment ago.
-                    Err(error) if watch != Watch::Once && pattern && is_gone(&error) => continue,
-                    // It is being rotated, or will come.
-                    Err(error) if watch == Watch::Follow && has_dir(&path) && is_gone(&error) => {
-                        if !names.contains(&name) {
-                            names.push(name);
-                        }
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                let Some(file) = file else {
-                    if watch == Watch::Follow {
-                        return Err(SourceError::Unfit(format!(
-                            "{name} is a pipe: it is read as it comes, and not followed"
-                        )));
-                    }
-                    if !names.contains(&name) {
-                        names.push(name);
-                    }
-                    continue;
-                };
-                if watch == Watch::Follow && Packed::is_packed(&name) {
-                    return Err(SourceError::Unfit(format!("{name} is compressed: it cannot be followed")));
-                }
-                match files.get(&(file.dev(), file.ino())).map(|known| &names[*known as usize]) {
-                    None => {
-                        let at = u32::try_from(names.len()).expect("memory ends before four thousand million names");
-                        files.insert((file.dev(), file.ino()), at);
-                        names.push(name);
-                    }
-                    Some(known) if *known == name => {}
-                    // A rotation between two looks: whichever name it has had, it is one file.
-                    Some(_) if watch == Watch::Follow && pattern => {}
-                    Some(known) => {
-                        let text = format!("inputs {known} and {name} are one file: name it once");
-                        return Err(SourceError::Unfit(text));
-                    }
-                }
-            }
+            expand(input, watch, |path, pattern| listed.take(path, pattern))?;
         }
         match self.0.is_empty() {
             true => Err(no_input("(no input)", io::Error::new(ErrorKind::InvalidInput, "no file is named"))),
-            false => Ok(names),
+            false => Ok(listed.names),
         }
     }
 
     /// Why these inputs cannot be read again from a position, if stdin is among them.
     pub(crate) fn unrecoverable(&self) -> Option<String> {
         self.0.iter().any(|path| path.as_os_str() == STDIN).then(|| unrecoverable(STDIN))
+    }
+}
+
+/// What is listed so far.
+struct Listed<'a> {
+    options: &'a ReadOptions,
+    watch: Watch,
+    names: Vec<String>,
+    /// By file, where its name stands in the list.
+    files: HashMap<(u64, u64), u32>,
+}
+
+impl Listed<'_> {
+    /// Adds what a path stands for, which was given or matches a pattern.
+    fn take(&mut self, path: &Path, pattern: bool) -> Result<(), SourceError> {
+        let Listed { options, watch, names, files } = self;
+        let follow = *watch == Watch::Follow;
+        let name = path_name(path).map_err(|source| no_input(path, source))?;
+        let file = match check(&name, options) {
+            Ok(file) => file,
+            // What matched the pattern a moment ago.
+            Err(error) if *watch != Watch::Once && pattern && is_gone(&error) => return Ok(()),
+            // It is being rotated, or will come.
+            Err(error) if follow && has_dir(path) && is_gone(&error) => {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(file) = file else {
+            if follow {
+                let text = format!("{name} is a pipe: it is read as it comes, and not followed");
+                return Err(SourceError::Unfit(text));
+            }
+            if !names.contains(&name) {
+                names.push(name);
+            }
+            return Ok(());
+        };
+        if follow && Packed::is_packed(&name) {
+            return Err(SourceError::Unfit(format!("{name} is compressed: it cannot be followed")));
+        }
+        match files.get(&(file.dev(), file.ino())).map(|known| &names[*known as usize]) {
+            None => {
+                let at = u32::try_from(names.len()).expect("memory ends before four thousand million names");
+                files.insert((file.dev(), file.ino()), at);
+                names.push(name);
+            }
+            Some(known) if *known == name => {}
+            // A rotation between two looks: whichever name it has had, it is one file.
+            Some(_) if follow && pattern => {}
+            Some(known) => {
+                let text = format!("inputs {known} and {name} are one file: name it once");
+                return Err(SourceError::Unfit(text));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -157,29 +170,35 @@ fn has_dir(path: &Path) -> bool {
     plain.as_os_str().is_empty() || plain.is_dir()
 }
 
-/// The files that a path or pattern stands for, and whether it is a pattern. A file whose name looks like one is itself.
-fn expand(input: &Path, watch: Watch) -> Result<(Vec<PathBuf>, bool), SourceError> {
+/// Visits the files that a path or pattern stands for, telling whether it is a pattern. A file whose name looks like one
+/// is itself.
+fn expand(
+    input: &Path,
+    watch: Watch,
+    mut visit: impl FnMut(&Path, bool) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
     let text = input.to_str().filter(|text| text.contains(['*', '?', '[']));
     let Some(pattern) = text.filter(|_| fs::symlink_metadata(input).is_err()) else {
-        return Ok((vec![input.to_owned()], false));
+        return visit(input, false);
     };
     let as_in_a_shell =
         glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
     let wrong = |error: glob::PatternError| no_input(input, io::Error::new(ErrorKind::InvalidInput, error));
-    let mut files = Vec::new();
+    let mut is_empty = true;
     for entry in glob::glob_with(pattern, as_in_a_shell).map_err(wrong)? {
         let path = entry.map_err(|error| {
             let path = error.path().to_owned();
             no_input(path, error.into())
         })?;
         if !path.is_dir() {
-            files.push(path);
+            is_empty = false;
+            visit(&path, true)?;
         }
     }
     // Where more may come there need be none yet, but their directory, which a slip of the pen does not have.
-    match files.is_empty() && (watch == Watch::Once || !has_dir(input)) {
+    match is_empty && (watch == Watch::Once || !has_dir(input)) {
         true => Err(no_input(input, io::Error::new(ErrorKind::NotFound, "the pattern matches no file"))),
-        false => Ok((files, true)),
+        false => Ok(()),
     }
 }
 

@@ -1,37 +1,25 @@
 //! The partitions of one source on one worker: which are its own, which are open, where they go on.
 //!
-//! What the store has of a partition is looked up when the partition is opened, by the hash of its name, and left where
-//! it is until then: a million partitions that were read before cost a few bytes each. A stored position is proved at
-//! the start all the same, before a record is read.
+//! What the store has of a partition is looked up when the partition is opened, and left where it is until then
+//! (`positions.rs`). A stored position is proved at the start all the same, before a record is read.
 
+use super::positions::{Positions, Row, RowAt, Stored, each};
 use crate::clock::now;
-use crate::codec::{decode, encode_key, encode_value};
+use crate::codec::decode;
 use crate::data::StepError;
 use crate::error::{Place, RunError, SourceError};
-use crate::graph::{Change, Graph};
+use crate::graph::Graph;
 use crate::listing::Listing;
 use crate::restored::RestoredPositions;
 use crate::shared::lock;
-use crate::snapshot::StepIndex;
 use crate::source::{At, Partition, ReadOptions, Source};
 use highwater_store::Epoch;
-use serde::{Deserialize, Serialize};
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
-
-/// What the store keeps of a partition.
-#[derive(Serialize, Deserialize)]
-struct Stored<P> {
-    position: P,
-    /// Bad records stepped over, in all executions.
-    skipped: u64,
-    line: u64,
-    offset: u64,
-}
 
 /// An open partition, and what happened to it since its epoch began.
 pub(super) struct Reader<P: Partition> {
@@ -41,13 +29,16 @@ pub(super) struct Reader<P: Partition> {
     /// Where the partition stood when the open epoch began to read it.
     pub(super) moved_from: Option<Place>,
     pub(super) ended: bool,
+    /// The store has no row of it, nor has an epoch that is closed.
+    fresh: bool,
     /// Positions that are not committed yet, where the partition wants to know.
     unacknowledged: VecDeque<(Epoch, P::Position)>,
 }
 
 impl<P: Partition> Reader<P> {
-    /// The position as a row of `epoch`, if there is a store; the partition hears of it when it is committed.
-    pub(super) fn row(&mut self, step: StepIndex, epoch: Epoch, recovery: bool) -> Result<Option<Change>, SourceError> {
+    /// The position as a row of `epoch`, if there is a store, and whether it may share one; the partition hears of it
+    /// when it is committed.
+    pub(super) fn row(&mut self, epoch: Epoch, recovery: bool) -> Result<Option<(Row, bool)>, SourceError> {
         self.moved_from = None;
         let acknowledges = self.partition.acknowledges();
         if !recovery && !acknowledges {
@@ -58,24 +49,15 @@ impl<P: Partition> Reader<P> {
         };
         let place = self.partition.place();
         let position = self.partition.position()?;
-        let row = Stored { position, skipped: self.skipped, line: place.line, offset: place.offset };
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        encode_key(&*self.name, &mut key).map_err(|error| unfit(&self.name, error))?;
-        encode_value(&row, &mut value).map_err(|error| unfit(&self.name, error))?;
+        let stored = Stored { position, skipped: self.skipped, line: place.line, offset: place.offset };
+        let row = Row::new(&self.name, &stored).map_err(|error| unfit(&self.name, error))?;
+        let shares = self.fresh && self.ended && self.skipped == 0;
+        self.fresh = false;
         if acknowledges {
-            self.unacknowledged.push_back((epoch, row.position));
+            self.unacknowledged.push_back((epoch, stored.position));
         }
-        Ok(recovery.then_some(Change { step, key, value: Some(value) }))
+        Ok(recovery.then_some((row, shares)))
     }
-}
-
-/// Where a stored row stands among the restored ones.
-#[derive(Clone, Copy)]
-struct RowAt {
-    hash: u64,
-    start: usize,
-    key_bytes: u32,
-    value_bytes: u32,
 }
 
 /// The partitions of this worker.
@@ -94,8 +76,7 @@ pub(super) struct Readers<S: Source> {
     /// Whether there was nothing more in the list.
     drained: bool,
     restored: Arc<RestoredPositions>,
-    /// Sorted by hash.
-    stored: Vec<RowAt>,
+    stored: Positions,
     pub(super) open: Vec<Reader<S::Partition>>,
     /// Partitions that have ended and were let go.
     gone: usize,
@@ -126,7 +107,7 @@ impl<S: Source> Readers<S> {
             seen: 0,
             drained: false,
             restored: graph.positions.clone(),
-            stored: Vec::new(),
+            stored: Positions::default(),
             open: Vec::new(),
             gone: 0,
         };
@@ -147,7 +128,10 @@ impl<S: Source> Readers<S> {
         };
         readers.options.parsers = listing.count().map_or(0, |count| parsers(graph.workers, count));
         readers.listing = Some(listing.clone());
-        readers.find_stored(&listing)?;
+        if let Some(rows) = readers.restored.rows(step) {
+            let ours = |name: &str| listing.may_own(name, graph.worker, graph.workers);
+            readers.stored = Positions::find(rows, |error| schema::<S>(step, "?", &error), ours)?;
+        }
         if graph.worker == 0 {
             let skipped = readers.check_none_lost(&listing).map_err(|lost| lost.or(refused))?;
             graph.shared.totals.skipped.fetch_add(skipped, Relaxed);
@@ -178,7 +162,7 @@ impl<S: Source> Readers<S> {
             seen: 0,
             drained: true,
             restored: graph.positions.clone(),
-            stored: Vec::new(),
+            stored: Positions::default(),
             open: Vec::new(),
             gone: 0,
         }
@@ -188,27 +172,16 @@ impl<S: Source> Readers<S> {
     fn all_new(&self, mut names: Vec<String>) -> Vec<String> {
         if self.again.is_some() {
             let mut known: HashSet<String> = names.iter().cloned().collect();
-            // What cannot be decoded refuses the start.
-            known.extend(self.restored.of(&self.step).filter_map(|(key, _)| decode::<String>(key).ok()));
+            if let Some(rows) = self.restored.rows(&self.step) {
+                // What cannot be decoded refuses the start.
+                let _ = each(rows, drop, |name, _, _, _| {
+                    known.insert(name.to_owned());
+                    Ok(())
+                });
+            }
             names.retain(|name| known.contains(name) && self.source.is_new(name, &|other| known.contains(other)));
         }
         names
-    }
-
-    /// Notes where the rows are that may be of this worker's partitions.
-    fn find_stored(&mut self, listing: &Listing) -> Result<(), RunError> {
-        let mut start = 0;
-        let size = |part: &[u8]| u32::try_from(part.len()).expect("restored rows are shorter");
-        for (key, value) in self.restored.of(&self.step) {
-            let name: String = decode(key).map_err(|e| schema::<S>(&self.step, "?", &e))?;
-            if listing.may_own(&name, self.worker, self.workers) {
-                let (key_bytes, value_bytes) = (size(key), size(value));
-                self.stored.push(RowAt { hash: xxh3_64(key), start, key_bytes, value_bytes });
-            }
-            start += key.len() + value.len();
-        }
-        self.stored.sort_unstable_by_key(|row| row.hash);
-        Ok(())
     }
 
     /// Refuses the start if a partition was read and is gone. Answers how many records were skipped so far.
@@ -216,27 +189,30 @@ impl<S: Source> Readers<S> {
         let mut skipped = 0;
         let mut lost = Vec::new();
         let there = listing.set();
-        for (key, value) in self.restored.of(&self.step) {
-            let name: String = decode(key).map_err(|e| schema::<S>(&self.step, "?", &e))?;
-            let row = self.decoded(&name, value)?;
+        let Some(rows) = self.restored.rows(&self.step) else { return Ok(0) };
+        let bad = |error| Failed::from(schema::<S>(&self.step, "?", &error));
+        each(rows, bad, |name, _, value, _| {
+            let row = self.decoded(name, value)?;
             skipped += row.skipped;
             if there.contains(&xxh3_64(name.as_bytes())) || self.options.accept_new_input {
-                continue;
+                return Ok(());
             }
             let place = Place { line: row.line, offset: row.offset };
             let at = At { epoch: self.restored.epoch, position: row.position };
             if !listing.grows() {
-                lost.push((name, place));
-                continue;
+                lost.push((name.to_owned(), place));
+                return Ok(());
             }
             // It may be found all the same: a followed file between the two steps of its rotation.
-            match self.source.open(&name, Some(at), &self.options) {
-                Ok(_) => listing.add(&name),
-                Err(SourceError::NoInput { .. }) => lost.push((name, place)),
+            match self.source.open(name, Some(at), &self.options) {
+                Ok(_) => listing.add(name),
+                Err(SourceError::NoInput { .. }) => lost.push((name.to_owned(), place)),
                 Err(error) => return Err(error.into()),
             }
-        }
-        lost.sort();
+            Ok(())
+        })?;
+        // One that has a shared row and one of its own was read up to where the latter says.
+        lost.sort_by(|(name, place), (other, further)| name.cmp(other).then(further.cmp(place)));
         match lost.into_iter().next() {
             Some((name, place)) => Err(SourceError::Lost { name, place }.into()),
             None => Ok(skipped),
@@ -249,22 +225,13 @@ impl<S: Source> Readers<S> {
 
     /// What the store has of a partition.
     fn stored_row(&self, name: &str) -> Option<RowAt> {
-        let mut key = Vec::new();
-        encode_key(name, &mut key).expect("a string can be encoded");
-        let hash = xxh3_64(&key);
-        let first = self.stored.partition_point(|row| row.hash < hash);
-        let rows = self.restored.rows(&self.step)?;
-        let of_hash = self.stored[first..].iter().take_while(|row| row.hash == hash);
-        of_hash.copied().find(|row| rows.part(row.start, row.key_bytes as usize) == key)
+        self.stored.of(name, self.restored.rows(&self.step)?)
     }
 
     /// Opens a partition, where the store says that it stood.
     fn reader(&self, name: Arc<str>, row: Option<RowAt>) -> Result<Reader<S::Partition>, Failed> {
         let stored = match (row, self.restored.rows(&self.step)) {
-            (Some(row), Some(rows)) => {
-                let value = rows.part(row.start + row.key_bytes as usize, row.value_bytes as usize);
-                Some(self.decoded(&name, value)?)
-            }
+            (Some(row), Some(rows)) => Some(self.decoded(&name, row.value(rows))?),
             _ => None,
         };
         let skipped = stored.as_ref().map_or(0, |row| row.skipped);
@@ -274,8 +241,8 @@ impl<S: Source> Readers<S> {
         // A partition that was taken from its start although it had been read is stored so, even if it is empty.
         let accepted = read_to > partition.place().offset;
         let moved_from = accepted.then(|| partition.place());
-        let unacknowledged = VecDeque::new();
-        Ok(Reader { name, partition, skipped, moved_from, ended: false, unacknowledged })
+        let (fresh, unacknowledged) = (row.is_none(), VecDeque::new());
+        Ok(Reader { name, partition, skipped, moved_from, ended: false, fresh, unacknowledged })
     }
 
     /// Opens as many as may be open at once.

@@ -2,7 +2,9 @@
 
 use super::ahead::LineParser;
 use crate::data::Data;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
 
 /// How a line becomes an item.
 pub trait LineFormat: Clone + 'static {
@@ -53,8 +55,9 @@ pub trait LineFormat: Clone + 'static {
     }
 }
 
-/// Where a file has been read up to, and what stood right before.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a file has been read up to, and what stood right before. Written without the names of its fields, since there
+/// may be a million files; stores of before have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct LinePosition {
     /// Bytes read.
     pub(super) offset: u64,
@@ -67,11 +70,18 @@ pub struct LinePosition {
     /// Their xxh3.
     pub(super) tail_hash: u64,
     /// The xxh3 of the header, where the format has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(super) header_hash: Option<u64>,
     /// Which file it was, where one is followed: a hint after a rotation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(super) file: Option<FileId>,
+}
+
+impl Serialize for LinePosition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let LinePosition { offset, line, within, tail_bytes, tail_hash, header_hash, file } = self;
+        (offset, line, *within as u8, tail_bytes, tail_hash, header_hash, file).serialize(serializer)
+    }
 }
 
 /// A file as its file system knows it. Numbers are used again, so when it was made belongs to it.
@@ -83,13 +93,78 @@ pub(super) struct FileId {
 }
 
 /// Whether a position is inside a line, and what has become of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Within {
     /// At the start of a line.
     #[default]
-    Between,
+    Between = 0,
     /// Its beginning was the last line of the file then, and a whole record: nothing may follow but its end.
-    Read,
+    Read = 1,
     /// It is bad and was skipped: the rest of it is no record of its own.
-    Skipped,
+    Skipped = 2,
+}
+
+impl<'de> Deserialize<'de> for Within {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Within, D::Error> {
+        deserializer.deserialize_any(WithinVisitor)
+    }
+}
+
+/// Reads the number, and the name that stood in its place before.
+struct WithinVisitor;
+
+impl Visitor<'_> for WithinVisitor {
+    type Value = Within;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0, 1 or 2")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Within, E> {
+        match number {
+            0 => Ok(Within::Between),
+            1 => Ok(Within::Read),
+            2 => Ok(Within::Skipped),
+            other => Err(E::custom(format!("{other} is no place in a line"))),
+        }
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Within, E> {
+        match name {
+            "Between" => Ok(Within::Between),
+            "Read" => Ok(Within::Read),
+            "Skipped" => Ok(Within::Skipped),
+            other => Err(E::custom(format!("{other} is no place in a line"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{decode, encode_value};
+    use serde_json::json;
+
+    /// Written in a few bytes, and read again; one of before, with names, too.
+    #[test]
+    fn a_position_is_small_and_older_ones_are_read() {
+        let file = Some(FileId { inode: 7, born: 9 });
+        let (within, tail_hash) = (Within::Skipped, u64::MAX);
+        let whole = LinePosition { offset: 5, line: 1, within, tail_bytes: 5, tail_hash, header_hash: None, file };
+        let mut bytes = Vec::new();
+        encode_value(&LinePosition { file: None, ..whole.clone() }, &mut bytes).unwrap();
+        assert!(bytes.len() <= 17, "{} bytes", bytes.len());
+        bytes.clear();
+        encode_value(&whole, &mut bytes).unwrap();
+        assert_eq!(decode::<LinePosition>(&bytes).unwrap(), whole);
+        for (name, within) in [("Between", Within::Between), ("Read", Within::Read), ("Skipped", Within::Skipped)] {
+            let before = json!({
+                "offset": 5, "line": 1, "within": name, "tail_bytes": 5, "tail_hash": tail_hash,
+                "file": {"inode": 7, "born": 9},
+            });
+            bytes.clear();
+            encode_value(&before, &mut bytes).unwrap();
+            assert_eq!(decode::<LinePosition>(&bytes).unwrap(), LinePosition { within, ..whole.clone() });
+        }
+    }
 }
