@@ -27,11 +27,9 @@ pub(crate) struct Options {
 pub(crate) fn run(config: Config, options: Options) -> Result<Summary, String> {
     let ran = highwater::run(config, options, |flow: &Flow<'_>, options: &Options| {
         let events = flow.source("events", JsonLines::<Event>::files(&options.files));
-        let orders = events.clone().filter_map(|event| match event.kind {
-            Kind::Order => Some((event.order_id, event.user_id)),
-            Kind::Payment => None,
-        });
-        let payments = events.filter_map(|event| (event.kind == Kind::Payment).then_some(event.order_id));
+        let (orders, payments) = events.branch(|event| event.kind == Kind::Order);
+        let orders = orders.map(|event| (event.order_id, event.user_id));
+        let payments = payments.map(|event| event.order_id);
         let changes = flow.collections(|scope| {
             let orders: Collection<'_, Order> = scope.inserts("orders", orders);
             let paid = orders.semijoin(scope.inserts("payments", payments).distinct());

@@ -94,7 +94,7 @@ impl SegmentLog {
     fn roll(&mut self, seq: u64) -> io::Result<()> {
         self.sync_last()?;
         let all = self.segments.iter().map(|segment| segment.capacity).sum::<u64>();
-        let capacity = (all / 8).next_power_of_two().clamp(CAPACITY_LEAST, CAPACITY_MOST);
+        let capacity = (1 << (all / 8).max(1).ilog2()).clamp(CAPACITY_LEAST, CAPACITY_MOST);
         let number = self.segments.back().map_or(1, |last| last.number + 1);
         let segment = Segment::create(&self.dir, number, seq, capacity)?;
         self.spare_bytes = 0;
