@@ -1,19 +1,4 @@
-//! The raw hatch: a custom Timely operator as a step that recovers, rescales and commits like any other.
-//!
-//! **The one place where Timely's types show.** Timely breaks its API several times a year, and what is written
-//! here breaks with it; reach for [`Logic`](crate::operator::Logic) first. A raw step is given the rows that an earlier
-//! execution left and a writer for new ones; it gives back three streams, whose frontiers are its promises:
-//!
-//! - [`items`](RawOutputs::items): what it emits.
-//! - [`rows`](RawOutputs::rows): **an epoch commits only when this frontier has passed it.** Write the rows of an
-//!   epoch when its input is complete, while a capability of this output at that epoch is held; then drop it.
-//! - [`work`](RawOutputs::work): what is worked off, for flow control. Sources wait when it stays behind.
-//!
-//! The shape of a step's keys and rows is kept and compared like that of any state: a changed type is refused before
-//! a record is read, or migrated.
-//!
-//! A time is an epoch and a tick ([`Time`]); ticks are for flow control only. Rows are of whole epochs. User code
-//! that may panic goes through [`Guard::run`]: unwinding into Timely would end the run without saying where.
+//! A raw step: what it is built from, what it gives back, how its rows are read and written.
 
 use crate::codec::{Codec, decode};
 use crate::data::{Data, Key, State, StepError};
@@ -23,13 +8,12 @@ use crate::graph::{Closing, Graph, StepKind};
 use crate::guard::{guarded, report};
 use crate::letter::Letter;
 use crate::operator::beginning::{First, Found};
-pub use crate::operator::multiset::{Multiset, MultisetStep};
 use crate::restored::PackedRows;
 use crate::route::Router;
 use crate::shared::{Cause, Shared};
 use crate::snapshot::{SnapshotRows, StepIndex};
 use crate::stream::Stream;
-pub use crate::time::Time;
+use crate::time::Time;
 use highwater_store::Epoch;
 use std::any::type_name;
 use std::fmt;
@@ -37,7 +21,6 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-pub use timely;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};

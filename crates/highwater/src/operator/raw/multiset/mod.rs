@@ -8,13 +8,13 @@
 mod group;
 mod run;
 
+use super::step::{Guard, RawFlow, RawOutputs, Route};
 use crate::codec::{Codec, decode, decode_state, encode_key};
 use crate::data::{Key, StepError};
 use crate::error::RunError;
 use crate::evolution::Layout;
 use crate::graph::StepKind;
 use crate::operator::beginning::{First, FoundPacked};
-use crate::operator::raw::{Guard, RawFlow, RawOutputs, Route};
 use crate::packs::PackId;
 use crate::restored::PackedRows;
 use crate::snapshot::{SnapshotRows, StepIndex};
@@ -39,7 +39,7 @@ pub struct MultisetStep<'s, R> {
     /// of the epoch before [`first_epoch`](RawFlow::first_epoch), in no order. The number of workers may have changed
     /// since.
     pub restored: Vec<(R, i64)>,
-    /// The store knows nothing of this step: see [`RawStep::is_new`](super::raw::RawStep::is_new).
+    /// The store knows nothing of this step: see [`RawStep::is_new`](super::RawStep::is_new).
     pub is_new: bool,
     /// The records are stored in another layout: **[write](Multiset::write) them in the first epoch**, of which a
     /// capability of [`rows`](RawOutputs::rows) must be held until then, whatever comes.
@@ -211,6 +211,27 @@ impl<'s> RawFlow<'s> {
     /// # Errors
     /// A taken `step` name is reported with all other building errors. Records that are stored in another shape refuse
     /// the start; they cannot be migrated.
+    ///
+    /// # Example
+    /// An operator that adds to it and writes it: `keep/` of `highwater-differential`.
+    /// ```
+    /// use highwater::prelude::*;
+    /// use highwater::raw::RawOutputs;
+    /// use highwater::raw::timely::dataflow::operators::vec::Map;
+    /// // Without recovery nothing is kept, and all three promises follow the input.
+    /// let numbers = highwater::testing::run(|flow| {
+    ///     let (items, raw) = flow.source("in", list([1, 2])).into_raw();
+    ///     raw.multiset::<u64, u64>("numbers", |step| {
+    ///         assert!(step.kept.is_none() && step.restored.is_empty());
+    ///         let done = items.clone().flat_map(|_| None::<()>);
+    ///         RawOutputs { items, rows: done.clone(), work: done }
+    ///     })
+    /// });
+    /// assert_eq!(numbers, [1, 2]);
+    /// ```
+    ///
+    /// # Source
+    /// O'Neil et al., "The log-structured merge-tree", 1996.
     pub fn multiset<R: Key, T>(
         &self,
         step: &str,
