@@ -11,7 +11,6 @@ mod storm;
 mod accumulate;
 mod bounded;
 mod examples;
-mod golden;
 mod killed;
 mod random;
 mod refused;
