@@ -177,8 +177,7 @@ impl Index {
 
     /// Where the live rows lie, in the order of the log.
     pub(crate) fn live_places(&self) -> Vec<Place> {
-        let rows = self.tallies.iter().map(|tally| tally.rows).sum::<u64>();
-        let mut places = Vec::with_capacity(usize::try_from(rows).expect("keys lie in memory"));
+        let mut places = Vec::with_capacity(usize::try_from(self.live_rows()).expect("keys lie in memory"));
         places.extend(self.entries.iter().filter(|entry| entry.live).map(|entry| entry.newest));
         places.sort_unstable();
         places

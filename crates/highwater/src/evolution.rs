@@ -97,6 +97,25 @@ pub(crate) enum Layout {
 }
 
 impl<S: State> Reading<S> {
+    /// As they are, in this codec.
+    pub(crate) fn plain(codec: Codec) -> Self {
+        Reading { codec, migrate: None, whole: false, state: std::marker::PhantomData }
+    }
+
+    /// Reads a row of `step`: key and state.
+    pub(crate) fn row<K: Key>(&self, step: &str, key: &[u8], value: &[u8]) -> Result<(K, S), RunError> {
+        let refused = |what, expected, error: StepError| RunError::Schema {
+            step: step.to_owned(),
+            what,
+            key: String::from_utf8_lossy(key).escape_debug().to_string(),
+            expected,
+            reason: error.to_string(),
+        };
+        let of_key = decode(key).map_err(|error| refused("key", type_name::<K>(), error))?;
+        let state = self.decode(value).map_err(|error| refused("state", type_name::<S>(), error))?;
+        Ok((of_key, state))
+    }
+
     /// Reads one state.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<S, StepError> {
         if let Some(migrate) = &self.migrate {
@@ -133,7 +152,7 @@ impl Evolution {
         let reading = |codec, migrate, whole| Reading { codec, migrate, whole, state: std::marker::PhantomData };
         let Some(stored) = stored else {
             // A new step, or one of a store from before there were schemas.
-            let reading = reading(Codec::MessagePack, None, false);
+            let reading = Reading::plain(Codec::MessagePack);
             return Ok(Plan {
                 reading,
                 codec: now.codec,

@@ -7,7 +7,6 @@
 //! A key is hashed and looked up once per item, those of a few dozen items together (`slots.rs` says where they lie).
 
 use super::slots::Slots;
-use crate::codec::decode;
 use crate::data::{Key, State, StepError};
 use crate::error::RunError;
 use crate::evolution::Reading;
@@ -103,15 +102,7 @@ impl<K: Key, S: State> Keys<K, S> {
         let mut keys = Self::new();
         keys.slots.reserve(rows.len());
         rows.try_each(|key_bytes, value| {
-            let schema = |what, expected, error: StepError| RunError::Schema {
-                step: step.to_owned(),
-                what,
-                key: String::from_utf8_lossy(key_bytes).escape_debug().to_string(),
-                expected,
-                reason: error.to_string(),
-            };
-            let key: K = decode(key_bytes).map_err(|e| schema("key", std::any::type_name::<K>(), e))?;
-            let state: S = reading.decode(value).map_err(|e| schema("state", std::any::type_name::<S>(), e))?;
+            let (key, state): (K, S) = reading.row(step, key_bytes, value)?;
             let hash = keys.hash(&key);
             let slot = keys.find(hash, &key).slot;
             (slot.state, slot.stored) = (Some(state), true);

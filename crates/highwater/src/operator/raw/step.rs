@@ -1,6 +1,6 @@
 //! A raw step: what it is built from, what it gives back, how its rows are read and written.
 
-use crate::codec::{Codec, decode};
+use crate::codec::Codec;
 use crate::data::{Data, Key, State, StepError};
 use crate::error::{RunError, StepFailure};
 use crate::evolution::Reading;
@@ -15,7 +15,6 @@ use crate::snapshot::{SnapshotRows, StepIndex};
 use crate::stream::Stream;
 use crate::time::Time;
 use highwater_store::Epoch;
-use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -164,17 +163,8 @@ fn no_letters<'s>(rows: StreamVec<'s, Time, ()>) -> Closing<'s> {
 /// Rows of an earlier execution, decoded.
 fn restore<K: Key, S: State>(step: &str, rows: PackedRows, reading: &Reading<S>) -> Result<Vec<(K, S)>, RunError> {
     let mut restored = Vec::with_capacity(rows.len());
-    rows.try_each(|key_bytes, value| {
-        let schema = |what, expected, error: StepError| RunError::Schema {
-            step: step.to_owned(),
-            what,
-            key: String::from_utf8_lossy(key_bytes).escape_debug().to_string(),
-            expected,
-            reason: error.to_string(),
-        };
-        let key = decode(key_bytes).map_err(|e| schema("key", type_name::<K>(), e))?;
-        let state = reading.decode(value).map_err(|e| schema("state", type_name::<S>(), e))?;
-        restored.push((key, state));
+    rows.try_each(|key, value| {
+        restored.push(reading.row(step, key, value)?);
         Ok(())
     })?;
     Ok(restored)

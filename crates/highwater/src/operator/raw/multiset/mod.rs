@@ -9,10 +9,10 @@ mod group;
 mod run;
 
 use super::step::{Guard, RawFlow, RawOutputs, Route};
-use crate::codec::{Codec, decode, decode_state, encode_key};
+use crate::codec::{Codec, decode, encode_key};
 use crate::data::{Key, StepError};
 use crate::error::RunError;
-use crate::evolution::Layout;
+use crate::evolution::{Layout, Reading};
 use crate::graph::StepKind;
 use crate::operator::beginning::{First, FoundPacked};
 use crate::packs::PackId;
@@ -177,17 +177,9 @@ impl<R: Key> Multiset<R> {
 
     /// Takes over what is stored in a row for each record: the first epoch writes all of it, packed.
     fn restore_single(&mut self, step: &str, rows: PackedRows, codec: Codec) -> Result<Vec<(R, i64)>, RunError> {
-        let mut records = Vec::with_capacity(rows.len());
+        let (mut records, reading) = (Vec::with_capacity(rows.len()), Reading::<i64>::plain(codec));
         rows.try_each(|key, value| {
-            let schema = |what, expected, error: StepError| RunError::Schema {
-                step: step.to_owned(),
-                what,
-                key: String::from_utf8_lossy(key).escape_debug().to_string(),
-                expected,
-                reason: error.to_string(),
-            };
-            let record = decode(key).map_err(|e| schema("key", type_name::<R>(), e))?;
-            let copies = decode_state(codec, value).map_err(|e| schema("state", type_name::<i64>(), e))?;
+            let (record, copies) = reading.row(step, key, value)?;
             let hash = key_hash(key);
             self.add_encoded(self.route.router.group_of_hash(hash), Pair { hash, record: key, copies });
             self.single.push(key.to_vec());
@@ -206,7 +198,8 @@ impl<'s> RawFlow<'s> {
     /// Nothing in, what the operator emits out; `build` takes its input along.
     ///
     /// # State
-    /// What the operator adds to the multiset: encoded records, in rows of about a megabyte at most.
+    /// What the operator adds to the multiset: encoded records, in rows of about a megabyte at most. Always in
+    /// MessagePack, as keys are: [`Flow::encode_states`](crate::Flow::encode_states) changes nothing here.
     ///
     /// # Errors
     /// A taken `step` name is reported with all other building errors. Records that are stored in another shape refuse
