@@ -84,6 +84,12 @@ impl Horizon {
         self.now_unix_ms = self.now_unix_ms.max(unix_ms);
     }
 
+    /// An execution begins at `resume`, which is committed everywhere: its first commit record tells the floor that follows
+    /// from that, however short the run is.
+    pub(crate) fn resume(&mut self, resume: Epoch) {
+        self.bound(resume, 0);
+    }
+
     /// What the next commit record says; nothing where nothing is kept.
     pub(crate) fn moment(&self) -> Option<Moment> {
         self.keep.map(|_| Moment { floor: self.next, unix_ms: self.now_unix_ms })
@@ -144,6 +150,15 @@ mod tests {
         assert_eq!(horizon.bound(Epoch(11), 100), Epoch(0), "not durable");
         assert_eq!(horizon.bound(Epoch(11), 101), Epoch(7));
         assert_eq!(horizon.moment().unwrap().floor, Epoch(8));
+    }
+
+    /// Runs that are too short to collect anything move the floor too: what was committed before one counts.
+    #[test]
+    fn a_start_tells_the_floor_of_what_is_committed() {
+        let mut horizon = Horizon::new(Some(History::Epochs(60)), Epoch(0), Times::default());
+        horizon.resume(Epoch(90));
+        assert_eq!(horizon.moment().unwrap().floor, Epoch(30));
+        assert_eq!(horizon.bound(Epoch(90), 100), Epoch(0), "no record tells of it yet");
     }
 
     /// By time, the last epoch that is old enough is kept, since it was the state at that time; and few marks do.

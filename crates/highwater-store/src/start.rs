@@ -152,11 +152,12 @@ impl Store {
         let before = manifest.clone();
         manifest.history = keep.map(|keep| Kept { keep, from });
         let planned = manifest.take_steps(&plan, &steps);
-        let (shards, old) = if rewrite {
+        let (mut shards, old) = if rewrite {
             rescale((&media, &lock, backend), &before, &mut manifest, shards, plan.shards, resume)?
         } else {
             (resume_shards((&media, &lock), &mut manifest, shards, resume)?, Vec::new())
         };
+        shards.iter_mut().for_each(|shard| shard.horizon.resume(resume));
         let guard = StoreGuard { media, lock, resume, old };
         Ok(Started { execution, resume, steps: planned, shards, guard })
     }
