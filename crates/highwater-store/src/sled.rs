@@ -7,7 +7,7 @@
 //! found above, by acknowledgements and checksums. How many segments it uses varies from moment to moment, so its file
 //! is kept at a length with room to spare: it stays as it is, and a full disk does not stop a log in mid-epoch. Its cache
 //! lets go of pages only after 64 uses of some of them: a scan that passes each once keeps all in memory (so `scan` uses
-//! each page once more for every chunk in it).
+//! each page some times more for every chunk in it).
 
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::files::{create_private_dir, settle};
@@ -22,7 +22,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const CACHE_BYTES: u64 = 16 << 20;
+/// What is read again is little: the ends of a log. There is one cache for each shard.
+const CACHE_BYTES: u64 = 4 << 20;
+/// Uses of a chunk in a scan: those of the chunks of one page are more than 64 together.
+const USES: usize = 4;
 /// A node of 17 chunks and ten more changes must fit a quarter of a segment, or it goes to a file of its own: chunks of
 /// 4 KiB do with 512 KiB and do not with 128 KiB. Part of the format: sled opens with the same number only.
 const SEGMENT_BYTES: usize = 512 << 10;
@@ -147,7 +150,9 @@ impl Log for SledLog {
         while let Some((key, value)) = guarded(|| values.next().transpose())? {
             let key =
                 <[u8; 8]>::try_from(&*key).map_err(|_| damaged("it has a key that is not a number".to_owned()))?;
-            guarded(|| self.db.contains_key(key))?;
+            for _ in 0..USES {
+                guarded(|| self.db.contains_key(key))?;
+            }
             if visit(u64::from_be_bytes(key), &value) == ControlFlow::Break(()) {
                 break;
             }
