@@ -57,6 +57,7 @@ mod guard;
 mod letter;
 mod listing;
 mod meter;
+mod names;
 mod packs;
 mod policy;
 mod recovery;

@@ -4,6 +4,7 @@
 //! follow from the list alone, or from the name alone: nobody has to ask anybody, in this process or in another.
 
 use crate::clock::now;
+use crate::names::Names;
 use crate::shared::lock;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -23,19 +24,19 @@ pub(crate) struct Listing {
     /// Whether more may appear.
     grows: bool,
     by_name: bool,
-    names: Mutex<Names>,
+    names: Mutex<Known>,
 }
 
 #[derive(Debug)]
-struct Names {
-    list: NameList,
+struct Known {
+    list: Names,
     /// The same, where more may come.
     known: HashSet<Arc<str>>,
     /// When to list again; `None` while somebody does.
     due: Option<Instant>,
 }
 
-impl Names {
+impl Known {
     fn add(&mut self, name: &str) {
         if self.known.insert(name.into()) {
             self.list.push(name);
@@ -43,56 +44,14 @@ impl Names {
     }
 }
 
-/// Names in their order, one behind the other: there may be a million.
-#[derive(Debug)]
-struct NameList {
-    /// With a newline between two.
-    text: String,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-impl NameList {
-    fn of(names: &[String]) -> NameList {
-        let ends = names.iter().scan(0, |end, name| {
-            let here = *end + name.len();
-            *end = here + 1;
-            Some(here)
-        });
-        NameList { ends: ends.collect(), text: names.join("\n") }
-    }
-
-    fn push(&mut self, name: &str) {
-        if !self.ends.is_empty() {
-            self.text.push('\n');
-        }
-        self.text.push_str(name);
-        self.ends.push(self.text.len());
-    }
-
-    fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn get(&self, at: usize) -> Option<&str> {
-        let start = if at == 0 { 0 } else { self.ends.get(at - 1)? + 1 };
-        Some(&self.text[start..*self.ends.get(at)?])
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        (0..self.len()).filter_map(|at| self.get(at))
-    }
-}
-
 impl Listing {
     /// The partitions that there are at the start. `again`: when to look for more.
-    pub(crate) fn new(names: Vec<String>, again: Option<Duration>) -> Listing {
-        let list = NameList::of(&names);
+    pub(crate) fn new(list: Names, again: Option<Duration>) -> Listing {
         let grows = again.is_some();
         let known = if grows { list.iter().map(Arc::from).collect() } else { HashSet::new() };
         let by_name = grows || list.len() > DEALT_MAX;
         let due = again.map(|after| now() + after);
-        Listing { grows, by_name, names: Mutex::new(Names { list, known, due }) }
+        Listing { grows, by_name, names: Mutex::new(Known { list, known, due }) }
     }
 
     pub(crate) fn grows(&self) -> bool {
@@ -110,7 +69,7 @@ impl Listing {
             return (0, 0);
         }
         let names = lock(&self.names);
-        (names.list.len() as u64, xxh3_64(names.list.text.as_bytes()))
+        (names.list.len() as u64, xxh3_64(names.list.text().as_bytes()))
     }
 
     /// The next partition of `worker`, and where it stands in the list; `from` is where to look for the one after it.
@@ -141,9 +100,13 @@ impl Listing {
         !self.by_name || self.owner(name, 0, workers) == worker
     }
 
-    /// Hashes of all names.
-    pub(crate) fn set(&self) -> HashSet<u64> {
-        lock(&self.names).list.iter().map(|name| xxh3_64(name.as_bytes())).collect()
+    /// Hashes of all names, in their order.
+    pub(crate) fn hashes(&self) -> Vec<u64> {
+        let names = lock(&self.names);
+        let mut hashes = Vec::with_capacity(names.list.len());
+        hashes.extend(names.list.iter().map(|name| xxh3_64(name.as_bytes())));
+        hashes.sort_unstable();
+        hashes
     }
 
     /// Lists again, if it is time to and nobody else does. Answers whether there are new ones.
@@ -204,7 +167,7 @@ mod tests {
     fn every_partition_has_one_owner_however_many_there_are() {
         for (count, again) in [(5, None), (5, Some(Duration::ZERO)), (5000, None)] {
             let names: Vec<String> = (0..count).map(|number| format!("file-{number}")).collect();
-            let listing = Listing::new(names.clone(), again);
+            let listing = Listing::new(names.iter().cloned().collect(), again);
             for workers in 1..9 {
                 let mut owned: Vec<_> = all(&listing, workers).concat().iter().map(|name| name.to_string()).collect();
                 assert_eq!(owned.len(), count);
@@ -218,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_appears_is_taken_once_and_by_whom_does_not_depend_on_when() {
-        let late = Listing::new(vec!["a".to_owned()], Some(Duration::ZERO));
+        let late = Listing::new(Names::from_iter(["a"]), Some(Duration::ZERO));
         let list = |names: &[&str]| Ok::<_, ()>(names.iter().map(|name| name.to_string()).collect());
         let look = |names: &[&str]| {
             // Not due at once: a look takes a twentieth of the time at most.
@@ -240,7 +203,7 @@ mod tests {
         };
         assert_eq!(look(&["a", "b", "c"]), Ok(true));
         assert_eq!(look(&["c", "b", "c.1"]), Ok(false), "what was renamed is not new");
-        let early = Listing::new(["c", "b", "a"].map(String::from).to_vec(), Some(Duration::from_secs(9)));
+        let early = Listing::new(Names::from_iter(["c", "b", "a"]), Some(Duration::from_secs(9)));
         assert_eq!(early.look(Duration::ZERO, || Err(()), |_, _| true), Ok(false), "not due yet");
         for (mut one, mut other) in all(&late, 3).into_iter().zip(all(&early, 3)) {
             one.sort();

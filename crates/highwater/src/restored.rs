@@ -21,8 +21,11 @@ struct Block {
 
 impl PackedRows {
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) {
-        if self.blocks.last().is_none_or(|last| last.bytes.len() >= BLOCK_BYTES) {
-            self.blocks.push(Block::default());
+        let bytes = key.len() + value.len();
+        // The first is small where there is little; the others have their size from the start.
+        let size = if self.blocks.is_empty() { 0 } else { BLOCK_BYTES.max(bytes) };
+        if self.blocks.last().is_none_or(|last| last.bytes.len() + bytes > BLOCK_BYTES) {
+            self.blocks.push(Block { bytes: Vec::with_capacity(size), lengths: Vec::new() });
         }
         let last = self.blocks.last_mut().expect("there is one now");
         let length = |part: &[u8]| u32::try_from(part.len()).expect("the store refuses rows of 4 GiB");

@@ -5,7 +5,7 @@
 //! not fit its column. Empty lines are no records.
 
 use crate::data::Data;
-use crate::source::files::Inputs;
+use crate::source::inputs::Inputs;
 use crate::source::lines::{LineFormat, LineSource};
 use csv::{ByteRecord, ErrorKind, StringRecord};
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};

@@ -5,7 +5,7 @@
 //! its type is a bad record. Of doubled fields a derived type makes an error, a map takes the last.
 
 use crate::data::Data;
-use crate::source::files::Inputs;
+use crate::source::inputs::Inputs;
 use crate::source::lines::{LineFormat, LineParser, LineSource, text};
 use serde_json::error::Category;
 use std::any::type_name;

@@ -14,7 +14,8 @@ pub use format::{LineFormat, LinePosition};
 pub use partition::LinePartition;
 
 use crate::error::SourceError;
-use crate::source::files::{Inputs, Watch, no_input};
+use crate::source::files::no_input;
+use crate::source::inputs::{Inputs, Watch};
 use crate::source::{At, ReadOptions, Source};
 use std::time::Duration;
 
@@ -146,7 +147,13 @@ impl<F: LineFormat> Source for LineSource<F> {
     type Partition = LinePartition<F>;
 
     fn partitions(&self, options: &ReadOptions) -> Result<Vec<String>, SourceError> {
-        self.inputs.names(options, self.watch)
+        let mut names = Vec::new();
+        self.each_partition(options, &mut |name| names.push(name.to_owned()))?;
+        Ok(names)
+    }
+
+    fn each_partition(&self, options: &ReadOptions, visit: &mut dyn FnMut(&str)) -> Result<(), SourceError> {
+        self.inputs.names(options, self.watch, visit)
     }
 
     fn look_again(&self) -> Option<Duration> {

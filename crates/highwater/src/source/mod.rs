@@ -9,10 +9,12 @@ mod csv;
 mod driver;
 mod files;
 mod generator;
+mod inputs;
 mod json;
 mod lines;
 mod list;
 mod packed;
+mod pattern;
 mod polling;
 mod retry;
 
@@ -23,9 +25,9 @@ pub use channel::{
 };
 pub use csv::Csv;
 pub(crate) use driver::source;
-pub use files::Inputs;
-pub(crate) use files::path_name;
 pub use generator::{Generator, GeneratorPartition, Seed, generate};
+pub use inputs::Inputs;
+pub(crate) use inputs::path_name;
 pub use json::JsonLines;
 pub use lines::{LineFormat, LineParser, LinePartition, LinePosition, LineSource, Lines};
 pub use list::{List, ListPartition, list};
@@ -53,6 +55,16 @@ pub trait Source: 'static {
     /// [`SourceError::NoInput`] if there is nothing to read where something was promised. Later, while the run
     /// goes on, an error is logged, and the source asked again.
     fn partitions(&self, options: &ReadOptions) -> Result<Vec<String>, SourceError>;
+
+    /// The same one by one, for a source of so many that a list of them would be large. Whoever implements it may
+    /// collect [`Source::partitions`] from it.
+    ///
+    /// # Errors
+    /// As [`Source::partitions`].
+    fn each_partition(&self, options: &ReadOptions, visit: &mut dyn FnMut(&str)) -> Result<(), SourceError> {
+        self.partitions(options)?.iter().for_each(|name| visit(name));
+        Ok(())
+    }
 
     /// How often to ask for partitions that have appeared meanwhile; `None`: those of the start are all there
     /// will be. A source that may get more never ends by itself. A listing that takes long is asked for less

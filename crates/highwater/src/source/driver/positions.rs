@@ -165,8 +165,10 @@ fn shared(list: &[u8]) -> Result<Vec<(RowAt, &[u8])>, StepError> {
 /// The stored positions of one worker's partitions, found by name. A million cost a few bytes each.
 #[derive(Default)]
 pub(super) struct Positions {
-    /// By the hash of the name; a row of its own comes before one that is shared.
-    found: Vec<(u64, RowAt)>,
+    /// By the hash of the name, in its order.
+    alone: Vec<(u64, RowAt)>,
+    /// The same of those in shared rows, which count where there is none of their own.
+    shared: Vec<(u64, RowAt)>,
 }
 
 impl Positions {
@@ -176,26 +178,29 @@ impl Positions {
         bad: impl Fn(StepError) -> E,
         ours: impl Fn(&str) -> bool,
     ) -> Result<Positions, E> {
-        let (mut found, mut shared) = (Vec::new(), Vec::new());
+        let Positions { mut alone, mut shared } = Positions::default();
         each(rows, bad, |name, at, _, is_shared| {
             if ours(name) {
-                let found = if is_shared { &mut shared } else { &mut found };
+                let found = if is_shared { &mut shared } else { &mut alone };
                 found.push((xxh3_64(name.as_bytes()), at));
             }
             Ok(())
         })?;
-        found.append(&mut shared);
-        found.sort_by_key(|(hash, _)| *hash);
-        Ok(Positions { found })
+        alone.sort_unstable_by_key(|(hash, _)| *hash);
+        shared.sort_unstable_by_key(|(hash, _)| *hash);
+        Ok(Positions { alone, shared })
     }
 
     /// Where the position of a partition stands.
     pub(super) fn of(&self, name: &str, rows: &PackedRows) -> Option<RowAt> {
         let (mut key, hash) = (Vec::new(), xxh3_64(name.as_bytes()));
         encode_key(name, &mut key).expect("a text can be encoded");
-        let first = self.found.partition_point(|(other, _)| *other < hash);
-        let of_hash = self.found[first..].iter().take_while(|(other, _)| *other == hash);
-        of_hash.map(|(_, at)| *at).find(|at| at.key(rows) == key)
+        let find = |found: &[(u64, RowAt)]| {
+            let first = found.partition_point(|(other, _)| *other < hash);
+            let of_hash = found[first..].iter().take_while(|(other, _)| *other == hash);
+            of_hash.map(|(_, at)| *at).find(|at| at.key(rows) == key)
+        };
+        find(&self.alone).or_else(|| find(&self.shared))
     }
 }
 

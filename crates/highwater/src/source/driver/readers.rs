@@ -10,6 +10,7 @@ use crate::data::StepError;
 use crate::error::{Place, RunError, SourceError};
 use crate::graph::Graph;
 use crate::listing::Listing;
+use crate::names::Names;
 use crate::restored::RestoredPositions;
 use crate::shared::lock;
 use crate::source::{At, Partition, ReadOptions, Source};
@@ -119,8 +120,7 @@ impl<S: Source> Readers<S> {
                 // The worker that tried to list tells why; the others only stop.
                 Some(None) => return Ok(readers),
                 None => {
-                    let listed = source.partitions(&readers.options).map(|names| readers.all_new(names));
-                    let listed = listed.map(|names| Arc::new(Listing::new(names, again)));
+                    let listed = readers.list().map(|names| Arc::new(Listing::new(names, again)));
                     listings.insert(step.to_owned(), listed.as_ref().ok().cloned());
                     listed.map_err(refused)?
                 }
@@ -168,33 +168,37 @@ impl<S: Source> Readers<S> {
         }
     }
 
-    /// Without those that are new by their names only.
-    fn all_new(&self, mut names: Vec<String>) -> Vec<String> {
-        if self.again.is_some() {
-            let mut known: HashSet<String> = names.iter().cloned().collect();
-            if let Some(rows) = self.restored.rows(&self.step) {
-                // What cannot be decoded refuses the start.
-                let _ = each(rows, drop, |name, _, _, _| {
-                    known.insert(name.to_owned());
-                    Ok(())
-                });
-            }
-            names.retain(|name| known.contains(name) && self.source.is_new(name, &|other| known.contains(other)));
+    /// The partitions there are, without those that are new by their names only.
+    fn list(&self) -> Result<Names, SourceError> {
+        let mut names = Names::default();
+        if self.again.is_none() {
+            self.source.each_partition(&self.options, &mut |name| names.push(name))?;
+            return Ok(names);
         }
-        names
+        let listed = self.source.partitions(&self.options)?;
+        let mut known: HashSet<String> = listed.iter().cloned().collect();
+        if let Some(rows) = self.restored.rows(&self.step) {
+            // What cannot be decoded refuses the start.
+            let _ = each(rows, drop, |name, _, _, _| {
+                known.insert(name.to_owned());
+                Ok(())
+            });
+        }
+        let is_new = |name: &&String| self.source.is_new(name, &|other| known.contains(other));
+        Ok(listed.iter().filter(is_new).collect())
     }
 
     /// Refuses the start if a partition was read and is gone. Answers how many records were skipped so far.
     fn check_none_lost(&self, listing: &Listing) -> Result<u64, Failed> {
         let mut skipped = 0;
         let mut lost = Vec::new();
-        let there = listing.set();
+        let there = listing.hashes();
         let Some(rows) = self.restored.rows(&self.step) else { return Ok(0) };
         let bad = |error| Failed::from(schema::<S>(&self.step, "?", &error));
         each(rows, bad, |name, _, value, _| {
             let row = self.decoded(name, value)?;
             skipped += row.skipped;
-            if there.contains(&xxh3_64(name.as_bytes())) || self.options.accept_new_input {
+            if there.binary_search(&xxh3_64(name.as_bytes())).is_ok() || self.options.accept_new_input {
                 return Ok(());
             }
             let place = Place { line: row.line, offset: row.offset };

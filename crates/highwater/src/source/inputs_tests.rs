@@ -1,7 +1,9 @@
 //! Which inputs are found, under which names, and which are refused.
 
 use super::*;
+use crate::source::files::{Found, Input};
 use std::io::Write;
+use std::thread;
 
 const OPTIONS: ReadOptions =
     ReadOptions { line_bytes_max: 100, accept_new_input: false, recoverable: false, parsers: 0 };
@@ -16,16 +18,21 @@ fn dir(files: &[&str]) -> tempfile::TempDir {
     dir
 }
 
+fn names(inputs: impl Into<Inputs>, options: &ReadOptions) -> Result<Vec<String>, SourceError> {
+    let mut names = Vec::new();
+    inputs.into().names(options, Watch::Once, &mut |name| names.push(name.to_owned())).map(|()| names)
+}
+
 /// The names found, relative to the directory.
 fn found(dir: &tempfile::TempDir, inputs: &[&str]) -> Vec<String> {
     let paths: Vec<PathBuf> = inputs.iter().map(|input| dir.path().join(input)).collect();
-    let names = Inputs::from(paths).names(&RECOVERABLE, Watch::Once).unwrap();
+    let names = names(paths, &RECOVERABLE).unwrap();
     let prefix = format!("{}/", dir.path().display());
     names.iter().map(|name| name.strip_prefix(&prefix).unwrap().to_owned()).collect()
 }
 
 fn refused(input: impl Into<Inputs>, options: &ReadOptions) -> String {
-    let error = input.into().names(options, Watch::Once).unwrap_err();
+    let error = names(input, options).unwrap_err();
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{error}{cause}")
 }
@@ -89,7 +96,7 @@ fn a_pipe_is_read_without_waiting_and_refused_with_a_store() {
     assert!(Inputs::from("-").unrecoverable().unwrap().starts_with("stdin cannot be read again"));
     assert!(Inputs::from(&path).unrecoverable().is_none(), "what a path is, is known when it is looked at");
 
-    let names = Inputs::from(&path).names(&OPTIONS, Watch::Once).unwrap();
+    let names = names(&path, &OPTIONS).unwrap();
     let mut input = Input::open(&names[0], None).unwrap();
     let mut buffer = [0; 3];
     assert_eq!(input.read(&mut buffer).unwrap(), Found::Nothing, "there is no writer yet");
