@@ -23,6 +23,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 const REST_MIN: Duration = Duration::from_millis(5);
 const REST_MAX: Duration = Duration::from_millis(160);
 
+/// Lists of a directory that changes all the time, at most.
+const LISTS_MOST: usize = 16;
+
 /// What follows at the end of a file.
 pub(super) enum Next {
     /// Nothing yet.
@@ -81,6 +84,15 @@ impl Tail {
         let opened = self.first().and_then(File::open);
         match opened {
             Ok(file) => {
+                // Whoever was first may have been renamed since, and another have its name.
+                if !self
+                    .first()
+                    .and_then(fs::metadata)
+                    .is_ok_and(|first| file.metadata().is_ok_and(|it| is_same(&it, &first)))
+                {
+                    self.wait();
+                    return Ok(None);
+                }
                 self.is_now(&file)?;
                 self.from_oldest = false;
                 Ok(Some(file))
@@ -108,13 +120,13 @@ impl Tail {
 
     /// The file of a position of an earlier run, and the bytes before the position; `None` if there is none.
     pub(super) fn find(&mut self, position: &LinePosition) -> io::Result<Option<(File, Vec<u8>)>> {
-        let mut files = self.rotated()?;
-        match fs::metadata(&self.path) {
-            // The one that has the name comes first.
-            Ok(metadata) => files.insert(0, (self.path.clone(), metadata)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+        // The one that has the name comes first, and is looked at first: should it be renamed now, it is in the list.
+        let mut files = match fs::metadata(&self.path) {
+            Ok(metadata) => vec![(self.path.clone(), metadata)],
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
-        }
+        };
+        files.extend(self.rotated()?);
         let known = |metadata: &Metadata| position.file == Some(id(metadata));
         // What bears the old marks is tried first; a file of which nothing was read is known by nothing else.
         let by_id = files.iter().filter(|(_, metadata)| known(metadata));
@@ -157,13 +169,13 @@ impl Tail {
         }
         if let Some(successor) = self.successor(&here)? {
             // Its writer has gone on for the second time: nothing more will come.
-            return self.switch_to(&successor);
+            return self.switch_to(&successor.0, &successor.1);
         }
         if there.len() == 0 || self.settled.get_or_insert_with(now).elapsed() < SETTLE {
             return Ok(self.wait());
         }
         let path = self.path.clone();
-        self.switch_to(&path)
+        self.switch_to(&path, &there)
     }
 
     /// The file is shorter than what was read of it, or other before that: it was cut.
@@ -184,27 +196,53 @@ impl Tail {
             self.path.display()
         );
         let path = self.path.clone();
-        self.switch_to(&path)
-    }
-
-    fn switch_to(&mut self, path: &Path) -> io::Result<Next> {
-        match File::open(path) {
-            Ok(other) => Ok(Next::Other(other)),
-            // It was renamed in this moment: look again.
+        match fs::metadata(&path) {
+            Ok(there) => self.switch_to(&path, &there),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.wait()),
             Err(error) => Err(error),
         }
     }
 
-    /// The file to read after `here`, if it was rotated itself: the first that is younger and not empty.
-    fn successor(&self, here: &Metadata) -> io::Result<Option<PathBuf>> {
-        let is_next =
-            |(_, other): &(PathBuf, Metadata)| other.len() > 0 && other.ino() != here.ino() && age(other) > age(here);
-        Ok(self.rotated()?.into_iter().find(is_next).map(|(path, _)| path))
+    /// Goes on with the file that was seen under this name.
+    fn switch_to(&mut self, path: &Path, seen: &Metadata) -> io::Result<Next> {
+        match File::open(path) {
+            Ok(other) if is_same(&other.metadata()?, seen) => Ok(Next::Other(other)),
+            // It was renamed in this moment, and another may have its name: look again.
+            Ok(_) => Ok(self.wait()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.wait()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The file to read after `here`, if it was rotated itself: the next one that is not empty.
+    fn successor(&self, here: &Metadata) -> io::Result<Option<(PathBuf, Metadata)>> {
+        let rotated = self.rotated()?;
+        let behind = match rotated.iter().position(|(_, other)| is_same(other, here)) {
+            Some(at) => at + 1,
+            // It has been removed, or has a name that tells nothing: those that are younger.
+            None => rotated.partition_point(|(_, other)| age(other) <= age(here)),
+        };
+        Ok(rotated.into_iter().skip(behind).find(|(_, other)| other.len() > 0))
     }
 
     /// What rotation has made of this file, oldest first.
     fn rotated(&self) -> io::Result<Vec<(PathBuf, Metadata)>> {
+        // A file that is renamed while its directory is listed may be missed: two lists in turn must be the same.
+        let mut before = self.rotated_now()?;
+        for _ in 0..LISTS_MOST {
+            let now = self.rotated_now()?;
+            let same = |((path, one), (other, two)): (&(PathBuf, Metadata), &(PathBuf, Metadata))| {
+                path == other && is_same(one, two)
+            };
+            if before.len() == now.len() && before.iter().zip(&now).all(same) {
+                break;
+            }
+            before = now;
+        }
+        Ok(before)
+    }
+
+    fn rotated_now(&self) -> io::Result<Vec<(PathBuf, Metadata)>> {
         let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let Some(base) = self.path.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
@@ -221,10 +259,18 @@ impl Tail {
                 Err(error) => return Err(error),
             }
         }
-        // Of two that were made in one moment, the one with the larger number is the older one.
-        found.sort_by(|(path, one), (other, two)| age(one).cmp(&age(two)).then_with(|| other.cmp(path)));
+        // Of two that were made in one moment (some milliseconds, to most systems), the one with the larger number is the
+        // older one.
+        let number = |path: &PathBuf| (path.as_os_str().len(), path.clone());
+        found.sort_by(|(path, one), (other, two)| {
+            age(one).cmp(&age(two)).then_with(|| number(other).cmp(&number(path)))
+        });
         Ok(found)
     }
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 fn id(metadata: &Metadata) -> FileId {

@@ -71,6 +71,34 @@ impl Bed {
     }
 }
 
+/// A file system tells when a file was made to some milliseconds: files of one moment are told apart by their numbers.
+#[test]
+fn files_that_are_rotated_in_one_moment_are_read_in_order() {
+    let names = ["app.log.10", "app.log.9", "app.log.8", "app.log"];
+    let mut tries = 0;
+    let mut bed = loop {
+        let bed = Bed::new();
+        for name in names {
+            bed.append("app.log", &format!("{name}\n"));
+            if name != "app.log" {
+                bed.rename("app.log", name);
+            }
+        }
+        let ages: Vec<u64> = names.iter().map(|name| age(&fs::metadata(bed.path(name)).unwrap())).collect();
+        if ages.iter().all(|age| *age == ages[0]) {
+            break bed;
+        }
+        tries += 1;
+        assert!(tries < 10_000, "no four files are made in one moment here");
+    };
+    let mut read = bed.lines(1);
+    assert_eq!(bed.resume(), None);
+    while read.len() < names.len() {
+        read.extend(bed.lines(1));
+    }
+    assert_eq!(read, names);
+}
+
 #[test]
 fn an_incomplete_last_line_waits() {
     let mut bed = Bed::new();
