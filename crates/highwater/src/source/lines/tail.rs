@@ -167,15 +167,18 @@ impl Tail {
                 return Ok(Next::Same(other));
             }
         }
-        if let Some(successor) = self.successor(&here)? {
-            // Its writer has gone on for the second time: nothing more will come.
-            return self.switch_to(&successor.0, &successor.1);
-        }
-        if there.len() == 0 || self.settled.get_or_insert_with(now).elapsed() < SETTLE {
+        // With a successor that was rotated itself, its writer has gone on for the second time: nothing more will come.
+        let successor = self.successor(&here)?;
+        let is_silent = |settled: &mut Option<Instant>| settled.get_or_insert_with(now).elapsed() >= SETTLE;
+        if successor.is_none() && (there.len() == 0 || !is_silent(&mut self.settled)) {
             return Ok(self.wait());
         }
-        let path = self.path.clone();
-        self.switch_to(&path, &there)
+        // But it may have come between the first look here and the one at the others.
+        if file.metadata()?.len() > read {
+            return Ok(Next::Read);
+        }
+        let (path, next) = successor.unwrap_or_else(|| (self.path.clone(), there));
+        self.switch_to(&path, &next)
     }
 
     /// The file is shorter than what was read of it, or other before that: it was cut.
