@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// What is read again is little: the ends of a log. There is one cache for each shard.
 const CACHE_BYTES: u64 = 4 << 20;
-/// Uses of a chunk in a scan: those of the chunks of one page are more than 64 together.
+/// Uses of a chunk in a scan: those of the 17 chunks of a full page are more than 64 together.
 const USES: usize = 4;
 /// A node of 17 chunks and ten more changes must fit a quarter of a segment, or it goes to a file of its own: chunks of
 /// 4 KiB do with 512 KiB and do not with 128 KiB. Part of the format: sled opens with the same number only.

@@ -169,6 +169,9 @@ impl Listed<'_> {
                 doubled.push(*number);
             }
         }
+        // What was on its way when it was asked for first, and is there under a pattern: a file between two steps of a rotation.
+        let absent = (0..count).filter(|number| file(number).device.is_none());
+        doubled.extend(absent.filter(|number| (number + 1..count).any(|other| name(other) == name(*number))));
         doubled.sort_unstable();
         let once = |number: &u32| doubled.binary_search(number).is_err();
         (0..count).filter(once).for_each(|number| visit(name(number)));

@@ -78,6 +78,21 @@ fn what_is_not_there_or_cannot_be_read_is_named() {
     assert!(refused(Vec::<PathBuf>::new(), &OPTIONS).contains("no file is named"));
 }
 
+/// A log that is being rotated when it is asked for, and is back when a pattern finds it, is one.
+#[test]
+fn a_log_that_comes_back_while_it_is_listed_is_one() {
+    let dir = dir(&[]);
+    let path = dir.path().join("a.log");
+    let (watch, names) = (Watch::Follow, Names::default());
+    let mut listed = Listed { options: &OPTIONS, watch, names, files: Vec::new(), devices: Vec::new() };
+    listed.take(&path, false).unwrap();
+    fs::write(&path, "").unwrap();
+    listed.take(&path, true).unwrap();
+    let mut names = Vec::new();
+    listed.each_once(&mut |name| names.push(name.to_owned())).unwrap();
+    assert_eq!(names, [path.to_str().unwrap()]);
+}
+
 #[test]
 fn one_file_under_two_names_is_refused() {
     let dir = dir(&["a.json"]);

@@ -106,7 +106,8 @@ impl Tail {
     }
 
     fn first(&self) -> io::Result<PathBuf> {
-        let rotated = if self.from_oldest { self.rotated()? } else { Vec::new() };
+        // `open` asks twice: lists that agree need not be made twice each.
+        let rotated = if self.from_oldest { self.rotated_now()? } else { Vec::new() };
         let oldest = rotated.into_iter().find(|(_, metadata)| metadata.len() > 0).map(|(path, _)| path);
         Ok(oldest.unwrap_or_else(|| self.path.clone()))
     }
