@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 11] = [
     &["data", "names", "packs", "policy", "time"],
     &["clock", "codec", "error", "meter", "shape"],
-    &["evolution", "letter", "restored", "route", "shared", "stash"],
-    &["cluster", "guard", "listing", "snapshot"],
+    &["batch", "evolution", "letter", "restored", "route", "shared"],
+    &["cluster", "guard", "listing", "snapshot", "stash"],
     &["graph"],
     &["recovery", "stream"],
     &["source"],

@@ -140,7 +140,7 @@ impl<'s> Flow<'s> {
     ///
     /// # Source
     /// Timely's operator builder.
-    pub fn raw<K: Key, S: State, T>(
+    pub fn raw<K: Key, S: State, T: 'static>(
         &self,
         step: &str,
         build: impl FnOnce(RawStep<'s, K, S>) -> RawOutputs<'s, T>,

@@ -1,5 +1,6 @@
 //! The flow under construction on one worker: steps so far, restored rows in, snapshots out.
 
+use crate::batch::Items;
 use crate::error::{BuildError, RunError};
 use crate::evolution::Evolution;
 use crate::letter::Letter;
@@ -26,7 +27,7 @@ pub(crate) type Signal<'s> = StreamVec<'s, Time, ()>;
 
 /// The stream behind the rows of a step: its frontier says which epochs are written, and it carries what the
 /// step has set aside.
-pub(crate) type Closing<'s> = StreamVec<'s, Time, Letter>;
+pub(crate) type Closing<'s> = Items<'s, Letter>;
 
 /// A row that its worker does not own: a position, on its way to the owner of its key group.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -134,7 +135,7 @@ pub(crate) struct Declared<'s> {
     /// Frontiers behind the rows of every step.
     pub(crate) closings: Vec<Closing<'s>>,
     /// Rows on their way to their owners.
-    pub(crate) changes: Vec<StreamVec<'s, Time, Change>>,
+    pub(crate) changes: Vec<Items<'s, Change>>,
     /// Frontiers behind the work of every step.
     pub(crate) ends: Vec<Signal<'s>>,
     /// The same, of steps that hear of an epoch only at its end: flow control must not wait for them.

@@ -46,6 +46,7 @@ pub mod source;
 pub mod status;
 pub mod testing;
 
+mod batch;
 mod clock;
 mod cluster;
 mod codec;

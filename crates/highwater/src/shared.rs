@@ -14,7 +14,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -105,8 +105,8 @@ impl Totals {
 /// Ranges of input that are remembered of an epoch, at most.
 const RANGES_MAX: usize = 1024;
 
-/// The input of an epoch, by partition and start.
-type Ranges = BTreeMap<(String, Place), SourceRange>;
+/// The input of an epoch, by partition and start: every record may be an epoch, so it is small where there is little.
+type Ranges = Vec<(Arc<str>, Place, Option<Place>)>;
 
 /// Which run this is: known when the store has started.
 #[derive(Clone, Copy, Debug, Default)]
@@ -348,17 +348,22 @@ impl Shared {
 
     /// Which input went into `epoch`, as far as it has been told, while it is not committed.
     pub(crate) fn ranges_of(&self, epoch: Epoch) -> Vec<SourceRange> {
-        lock(&self.ranges).get(&epoch).map(|ranges| ranges.values().cloned().collect()).unwrap_or_default()
+        let range = |(partition, from, to): &(Arc<str>, Place, Option<Place>)| {
+            let partition = partition.to_string();
+            SourceRange { partition, from: *from, to: *to }
+        };
+        lock(&self.ranges).get(&epoch).map(|ranges| ranges.iter().map(range).collect()).unwrap_or_default()
     }
 
     /// A source has put a range of a partition into `epoch`; told again when it has an end.
-    pub(crate) fn add_range(&self, epoch: Epoch, range: SourceRange) {
-        let from = (range.partition.clone(), range.from);
+    pub(crate) fn add_range(&self, epoch: Epoch, partition: &Arc<str>, from: Place, to: Option<Place>) {
         let mut ranges = lock(&self.ranges);
-        let ranges = ranges.entry(epoch).or_default();
-        // An epoch may have read a million small files: nobody reads that far.
-        if ranges.len() < RANGES_MAX || ranges.contains_key(&from) {
-            ranges.insert(from, range);
+        let ranges = ranges.entry(epoch).or_insert_with(|| Vec::with_capacity(1));
+        match ranges.binary_search_by(|(other, begin, _)| (&**other, *begin).cmp(&(&**partition, from))) {
+            Ok(at) => ranges[at].2 = to,
+            // An epoch may have read a million small files: nobody reads that far.
+            Err(_) if ranges.len() >= RANGES_MAX => {}
+            Err(at) => ranges.insert(at, (partition.clone(), from, to)),
         }
     }
 }

@@ -4,10 +4,11 @@
 //! run when open, so output is prompt; state is snapshotted when closed, so it is whole. The stash
 //! never looks at items, never reorders them, never drops one.
 
+use crate::batch::Runs;
 use crate::time::Time;
 use highwater_store::Epoch;
 use std::collections::BTreeMap;
-use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::{Capability, InputCapability};
 use timely::progress::frontier::MutableAntichain;
 
 /// The epoch of a frontier: everything before it is complete. `None`: everything is.
@@ -15,64 +16,82 @@ pub(crate) fn epoch_of(frontier: &MutableAntichain<Time>) -> Option<Epoch> {
     frontier.frontier().first().map(|time| time.epoch())
 }
 
-/// What waits of one epoch.
-pub(crate) struct Stashed<T> {
-    /// Batches in arrival order, each with the capability to answer at its time.
-    pub(crate) batches: Vec<(Capability<Time>, Vec<T>)>,
-    /// The capability to write rows of the epoch.
+/// What an operator may still do for items: at their time, or at that of items before them in the same message.
+pub(crate) struct Rights {
+    /// To answer.
+    pub(crate) items: Capability<Time>,
+    /// To write rows of their epoch.
     pub(crate) rows: Capability<Time>,
-    /// Says that the epoch is not worked off, for flow control.
-    done: Capability<Time>,
+    /// Held, it says that they are not worked off, for flow control.
+    pub(crate) done: Capability<Time>,
 }
 
-/// Items that wait, by epoch.
+impl Rights {
+    /// Those of a message, for what it has at `time` and later. Ports: of items, rows, and what is done.
+    pub(crate) fn of(message: &InputCapability<Time>, time: Time, [items, rows, done]: [usize; 3]) -> Rights {
+        let at = |port| message.delayed(&time, port);
+        Rights { items: at(items), rows: at(rows), done: at(done) }
+    }
+
+    fn downgrade(&mut self, time: Time) {
+        let Rights { items, rows, done } = self;
+        [items, rows, done].into_iter().for_each(|capability| capability.downgrade(&time));
+    }
+}
+
+/// What waits of one message.
+pub(crate) struct Waiting<T> {
+    pub(crate) rights: Rights,
+    runs: Runs<T>,
+    /// The how manyth message it was.
+    arrival: u64,
+}
+
+/// Items that wait, by the epoch of the first run that is left of their message, and in the order in which these came.
 pub(crate) struct Stash<T> {
-    epochs: BTreeMap<Epoch, Stashed<T>>,
+    waiting: BTreeMap<(Epoch, u64), Waiting<T>>,
+    arrivals: u64,
     items: usize,
 }
 
 impl<T> Default for Stash<T> {
     fn default() -> Self {
-        Stash { epochs: BTreeMap::new(), items: 0 }
+        Stash { waiting: BTreeMap::new(), arrivals: 0, items: 0 }
     }
 }
 
 impl<T> Stash<T> {
-    /// Adds a batch. Of an epoch one `rows` capability is kept, any will do, and the earliest `done`:
-    /// batches of several senders come in any order of their ticks.
-    pub(crate) fn push(
-        &mut self,
-        epoch: Epoch,
-        items: Capability<Time>,
-        done: Capability<Time>,
-        rows: impl FnOnce() -> Capability<Time>,
-        batch: Vec<T>,
-    ) {
-        self.items += batch.len();
-        match self.epochs.entry(epoch) {
-            std::collections::btree_map::Entry::Occupied(mut entry) => {
-                let stashed = entry.get_mut();
-                if done.time() < stashed.done.time() {
-                    stashed.done = done;
-                }
-                stashed.batches.push((items, batch));
-            }
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(Stashed { batches: vec![(items, batch)], rows: rows(), done });
-            }
+    /// Adds what is left of a message, if anything is.
+    pub(crate) fn push(&mut self, runs: Runs<T>, rights: impl FnOnce(Time) -> Rights) {
+        if let Some(time) = runs.time() {
+            self.items += runs.items();
+            self.arrivals += 1;
+            let arrival = self.arrivals;
+            self.waiting.insert((time.epoch(), arrival), Waiting { rights: rights(time), runs, arrival });
         }
     }
 
-    /// Takes the oldest epoch if it is open: nothing before it can come. `frontier` is the epoch of
-    /// the frontier, `None` if it is empty.
-    pub(crate) fn take_open(&mut self, frontier: Option<Epoch>) -> Option<(Epoch, Stashed<T>)> {
-        let first = self.epochs.first_entry()?;
-        if frontier.is_some_and(|frontier| frontier < *first.key()) {
+    /// Moves the oldest run into `run` if its epoch is open: nothing before it can come. `frontier` is the epoch of the
+    /// frontier, `None` if it is empty. What is left of the message comes back with [`put_back`](Stash::put_back).
+    pub(crate) fn take_open(&mut self, frontier: Option<Epoch>, run: &mut Vec<T>) -> Option<(Time, Waiting<T>)> {
+        let first = self.waiting.first_entry()?;
+        if frontier.is_some_and(|frontier| frontier < first.key().0) {
             return None;
         }
-        let (epoch, stashed) = first.remove_entry();
-        self.items -= stashed.batches.iter().map(|(_, batch)| batch.len()).sum::<usize>();
-        Some((epoch, stashed))
+        let mut waiting = first.remove();
+        let time = waiting.runs.next_into(run).expect("what waits has a run");
+        self.items -= run.len();
+        Some((time, waiting))
+    }
+
+    /// A run is worked off. The message is let go of with its last one. While runs of it are open nothing else is told:
+    /// they are about to be taken.
+    pub(crate) fn put_back(&mut self, mut waiting: Waiting<T>, frontier: Option<Epoch>) {
+        let Some(time) = waiting.runs.time() else { return };
+        if frontier.is_some_and(|frontier| frontier < time.epoch()) {
+            waiting.rights.downgrade(time);
+        }
+        self.waiting.insert((time.epoch(), waiting.arrival), waiting);
     }
 
     /// How many items wait.

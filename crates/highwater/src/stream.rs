@@ -1,15 +1,14 @@
 //! Streams: what a flow is written in. Thin handles; the operators stand in `operator/`.
 
+use crate::batch::Items;
 use crate::graph::Graph;
-use crate::time::Time;
 use std::fmt;
 use std::rc::Rc;
-use timely::dataflow::StreamVec;
 
 /// Items of one type, each in an epoch. Cloning a stream fans it out: every clone gets every item.
 #[must_use = "a stream that nothing consumes does nothing"]
 pub struct Stream<'s, T> {
-    pub(crate) items: StreamVec<'s, Time, T>,
+    pub(crate) items: Items<'s, T>,
     pub(crate) graph: Rc<Graph<'s>>,
 }
 
@@ -18,7 +17,7 @@ pub struct Stream<'s, T> {
 /// All items of one key meet on one worker, in the order in which their partition had them.
 #[must_use = "a stream that nothing consumes does nothing"]
 pub struct KeyedStream<'s, K, V> {
-    pub(crate) items: StreamVec<'s, Time, (K, V)>,
+    pub(crate) items: Items<'s, (K, V)>,
     pub(crate) graph: Rc<Graph<'s>>,
     /// Whether every item is on the worker that owns its key already.
     pub(crate) routed: bool,
@@ -49,7 +48,7 @@ impl<K, V> fmt::Debug for KeyedStream<'_, K, V> {
 }
 
 impl<'s, T> Stream<'s, T> {
-    pub(crate) fn new(items: StreamVec<'s, Time, T>, graph: Rc<Graph<'s>>) -> Self {
+    pub(crate) fn new(items: Items<'s, T>, graph: Rc<Graph<'s>>) -> Self {
         Stream { items, graph }
     }
 }

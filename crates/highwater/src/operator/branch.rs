@@ -7,10 +7,8 @@ use crate::stream::{KeyedStream, Stream};
 use std::panic::Location;
 
 /// Sends each item of a batch to the first list if `predicate` holds, else to the second.
-fn by<T>(mut predicate: impl FnMut(&T) -> bool) -> impl FnMut(Vec<T>, &mut Vec<T>, &mut Vec<T>) {
-    move |batch, yes, no| {
-        batch.into_iter().for_each(|item| if predicate(&item) { yes.push(item) } else { no.push(item) })
-    }
+fn by<T>(mut predicate: impl FnMut(&T) -> bool) -> impl FnMut(&mut Vec<T>, &mut Vec<T>, &mut Vec<T>) {
+    move |batch, yes, no| batch.drain(..).for_each(|item| if predicate(&item) { yes.push(item) } else { no.push(item) })
 }
 
 impl<'s, T: Data> Stream<'s, T> {

@@ -4,6 +4,7 @@
 //! that they changed are snapshotted when it is closed (nothing in it can come). What a step does
 //! with an item is its [`Logic`], a plain value that knows nothing of all this.
 
+use crate::batch::{Batch, Items, exchange};
 use crate::codec::Codec;
 use crate::data::{Data, Key, StepError};
 use crate::error::{StepFailure, excerpt};
@@ -20,15 +21,14 @@ use crate::policy::OnError;
 use crate::shared::Cause;
 use crate::snapshot::StepIndex;
 use crate::source::retried;
-use crate::stash::{Stash, epoch_of};
+use crate::stash::{Rights, Stash, epoch_of};
 use crate::stream::KeyedStream;
 use crate::time::Time;
 use highwater_store::Epoch;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
+use timely::dataflow::channels::pact::{ParallelizationContract, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, Concat};
 
@@ -75,7 +75,7 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
         None if stream.routed => operator(&graph, stream.items, Pipeline, driver),
         again => {
             let mut router = graph.router.clone();
-            let by_key = Exchange::new(move |(key, _): &(K, V)| router.worker_of(key) as u64);
+            let by_key = exchange(move |(key, _): &(K, V)| router.worker_of(key) as u64);
             let items = again.into_iter().fold(stream.items, |items, again| items.concat(again));
             operator(&graph, items, by_key, driver)
         }
@@ -83,12 +83,12 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     KeyedStream { items, graph, routed: true }
 }
 
-fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time, Vec<(K, V)>>>(
+fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time, Batch<(K, V)>>>(
     graph: &Rc<Graph<'s>>,
-    items: StreamVec<'s, Time, (K, V)>,
+    items: Items<'s, (K, V)>,
     pact: P,
     mut driver: Driver<K, V, L>,
-) -> StreamVec<'s, Time, (K, L::Out)> {
+) -> Items<'s, (K, L::Out)> {
     let mut builder = OperatorBuilder::new(driver.step.clone(), graph.scope);
     let mut input = builder.new_input(items, pact);
     let activator = graph.scope.activator_for(builder.operator_info().address);
@@ -104,7 +104,7 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
             driver.rows_held = rows.map(|rows| (shared.first, rows));
         }
         let mut stash = Stash::default();
-        let mut outbox = Outbox::default();
+        let (mut outbox, mut run) = (Outbox::default(), Vec::new());
         move |frontiers| {
             let frontier = epoch_of(&frontiers[0]);
             let env = Env { shared: &shared, rows: rows.as_ref() };
@@ -113,28 +113,30 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
             }
             if !driver.held.is_empty() {
                 // Failed: what still comes is of epochs that will not commit.
-                input.for_each(|_, batch| batch.clear());
+                input.for_each(|_, batch| drop(std::mem::take(batch)));
                 return;
             }
-            while let Some((epoch, stashed)) = stash.take_open(frontier) {
+            while let Some((time, waiting)) = stash.take_open(frontier, &mut run) {
                 // Epochs before this one are closed: its items must not run into their snapshot.
-                driver.close_before(Some(epoch), env);
-                for (capability, mut batch) in stashed.batches {
-                    let out = outbox.at(&capability, batch.len(), &mut output);
-                    driver.run(epoch, &mut batch, &capability, || stashed.rows.clone(), out, env);
+                driver.close_before(Some(time.epoch()), env);
+                let Rights { items, rows, .. } = &waiting.rights;
+                let out = outbox.at(time, items, run.len(), &mut output);
+                driver.run(time, &mut run, || items.delayed(&time), || rows.delayed(&time), out, env);
+                if !driver.held.is_empty() {
+                    break;
                 }
+                stash.put_back(waiting, frontier);
             }
             driver.close_before(frontier, env);
-            input.for_each(|capability, batch| {
-                let time = *capability.least().expect("items have a time");
-                let retain = |port| capability.delayed(&time, port);
-                if Some(time.epoch()) == frontier {
-                    let items = retain(ITEMS);
-                    let out = outbox.at(&items, batch.len(), &mut output);
-                    driver.run(time.epoch(), batch, &items, || retain(ROWS), out, env);
-                } else {
-                    stash.push(time.epoch(), retain(ITEMS), retain(DONE), || retain(ROWS), std::mem::take(batch));
+            input.for_each(|message, batch| {
+                let at = *message.least().expect("items have a time");
+                let mut runs = std::mem::take(batch).into_runs(at);
+                while let Some(time) = runs.next_of(frontier, &mut run) {
+                    let (items, rows) = (|| message.delayed(&time, ITEMS), || message.delayed(&time, ROWS));
+                    let out = outbox.at(time, &items(), run.len(), &mut output);
+                    driver.run(time, &mut run, items, rows, out, env);
                 }
+                stash.push(runs, |time| Rights::of(&message, time, [ITEMS, ROWS, DONE]));
             });
             driver.meter.has_stashed(stash.items());
             outbox.flush(&mut output);
@@ -188,23 +190,24 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
     /// Runs items of an open epoch.
     fn run(
         &mut self,
-        epoch: Epoch,
-        batch: &mut Vec<(K, V)>,
-        items: &Capability<Time>,
+        time: Time,
+        run: &mut Vec<(K, V)>,
+        items: impl Fn() -> Capability<Time>,
         rows: impl Fn() -> Capability<Time>,
         out: &mut Vec<(K, L::Out)>,
         env: Env<'_>,
     ) {
+        let epoch = time.epoch();
         if !self.held.is_empty() || env.shared.failed().is_some_and(|failed| failed <= epoch) {
-            batch.clear();
+            run.clear();
             return;
         }
         if self.rows_held.is_none() {
             self.rows_held = Some((epoch, rows()));
         }
-        self.meter.came(batch.len());
+        self.meter.came(run.len());
         let before = out.len();
-        out.reserve(batch.len());
+        out.reserve(run.len());
         let mut emitted = Vec::new();
         let mut current = None;
         let Running { keys, logic, skipped, hashes } = &mut self.running;
@@ -215,7 +218,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         let (mut aside, mut skips) = (Vec::new(), 0);
         let mut failure = None;
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let (mut items, mut prepared) = (batch.drain(..), 0);
+            let (mut items, mut prepared) = (run.drain(..), 0);
             hashes.clear();
             loop {
                 if prepared == hashes.len() {
@@ -289,22 +292,22 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                 }
             }
         }));
-        batch.clear();
+        run.clear();
         self.meter.went(out.len() - before);
         self.meter.skipped(skips);
         self.meter.set_aside(aside.len());
         self.meter.has_keys(self.running.keys.len());
         if let (false, Some(letters)) = (aside.is_empty(), &mut self.letters) {
-            letters.activate().session(&rows()).give_container(&mut aside);
+            letters.activate().session(&rows()).give_container(&mut Batch::from(aside));
         }
         if let Err(payload) = ran {
             let key = current.and_then(|hash| self.running.keys.key_of(hash)).map(|key| format!("{key:?}"));
             report(env.shared, &self.step, self.graph_worker, epoch, key, payload.as_ref());
-            self.held = vec![items.clone(), rows()];
+            self.held = vec![items(), rows()];
             self.hold_snapshot();
         } else if let Some((failed, key, item, cause)) = failure {
             self.fail(failed, Some(key), item, cause, env);
-            self.held = vec![items.clone(), rows()];
+            self.held = vec![items(), rows()];
             if failed < epoch {
                 self.hold_snapshot();
             }

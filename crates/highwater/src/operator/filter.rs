@@ -1,7 +1,7 @@
 //! `filter` and `filter_map`: one item in, none or one out.
 
 use crate::data::Data;
-use crate::operator::transform::{transform, unnamed};
+use crate::operator::transform::{pass, transform, unnamed};
 use crate::stream::Stream;
 use std::panic::Location;
 
@@ -26,9 +26,9 @@ impl<'s, T: Data> Stream<'s, T> {
     #[track_caller]
     pub fn filter(self, mut keep: impl FnMut(&T) -> bool + 'static) -> Stream<'s, T> {
         let name = unnamed("filter", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |mut batch| {
+        let items = transform(self.items, &self.graph, name, move |batch, out| {
             batch.retain(&mut keep);
-            batch
+            pass(batch, out);
         });
         Stream::new(items, self.graph)
     }
@@ -56,7 +56,7 @@ impl<'s, T: Data> Stream<'s, T> {
     pub fn filter_map<U: Data>(self, mut f: impl FnMut(T) -> Option<U> + 'static) -> Stream<'s, U> {
         let name = unnamed("filter_map", Location::caller());
         let items =
-            transform(self.items, &self.graph, name, move |batch| batch.into_iter().filter_map(&mut f).collect());
+            transform(self.items, &self.graph, name, move |batch, out| out.extend(batch.drain(..).filter_map(&mut f)));
         Stream::new(items, self.graph)
     }
 }

@@ -33,7 +33,8 @@ impl<'s, T: Data> Stream<'s, T> {
         I::Item: Data,
     {
         let name = unnamed("flat_map", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| batch.into_iter().flat_map(&mut f).collect());
+        let items =
+            transform(self.items, &self.graph, name, move |batch, out| out.extend(batch.drain(..).flat_map(&mut f)));
         Stream::new(items, self.graph)
     }
 }

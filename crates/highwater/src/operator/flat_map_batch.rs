@@ -42,9 +42,10 @@ impl<'s, T: Data> Stream<'s, T> {
         I::Item: Data,
     {
         let name = unnamed("flat_map_batch", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| match batch.is_empty() {
-            true => Vec::new(),
-            false => f(batch).into_iter().collect(),
+        let items = transform(self.items, &self.graph, name, move |batch, out| {
+            if !batch.is_empty() {
+                out.extend(f(std::mem::take(batch)));
+            }
         });
         Stream::new(items, self.graph)
     }

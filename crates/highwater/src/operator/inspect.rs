@@ -1,7 +1,7 @@
 //! `inspect`: looks at items as they pass.
 
 use crate::data::{Data, Key};
-use crate::operator::transform::{transform, unnamed};
+use crate::operator::transform::{pass, transform, unnamed};
 use crate::stream::{KeyedStream, Stream};
 use std::panic::Location;
 
@@ -26,9 +26,9 @@ impl<'s, T: Data> Stream<'s, T> {
     #[track_caller]
     pub fn inspect(self, mut look: impl FnMut(&T) + 'static) -> Stream<'s, T> {
         let name = unnamed("inspect", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| {
+        let items = transform(self.items, &self.graph, name, move |batch, out| {
             batch.iter().for_each(&mut look);
-            batch
+            pass(batch, out);
         });
         Stream::new(items, self.graph)
     }
@@ -57,9 +57,9 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
     #[track_caller]
     pub fn inspect(self, mut look: impl FnMut(&(K, V)) + 'static) -> KeyedStream<'s, K, V> {
         let name = unnamed("inspect", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| {
+        let items = transform(self.items, &self.graph, name, move |batch, out| {
             batch.iter().for_each(&mut look);
-            batch
+            pass(batch, out);
         });
         KeyedStream { items, graph: self.graph, routed: self.routed }
     }

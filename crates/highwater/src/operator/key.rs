@@ -27,8 +27,8 @@ impl<'s, T: Data> Stream<'s, T> {
     #[track_caller]
     pub fn key_by<K: Key>(self, f: impl Fn(&T) -> K + 'static) -> KeyedStream<'s, K, T> {
         let name = unnamed("key_by", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch: Vec<T>| {
-            batch.into_iter().map(|item| (f(&item), item)).collect()
+        let items = transform(self.items, &self.graph, name, move |batch: &mut Vec<T>, out| {
+            out.extend(batch.drain(..).map(|item| (f(&item), item)));
         });
         KeyedStream { items, graph: self.graph, routed: false }
     }
@@ -55,7 +55,7 @@ impl<'s, T: Data> Stream<'s, T> {
     #[track_caller]
     pub fn key_into<K: Key, V: Data>(self, mut f: impl FnMut(T) -> (K, V) + 'static) -> KeyedStream<'s, K, V> {
         let name = unnamed("key_into", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| batch.into_iter().map(&mut f).collect());
+        let items = transform(self.items, &self.graph, name, move |batch, out| out.extend(batch.drain(..).map(&mut f)));
         KeyedStream { items, graph: self.graph, routed: false }
     }
 }

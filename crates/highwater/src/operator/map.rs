@@ -28,7 +28,7 @@ impl<'s, T: Data> Stream<'s, T> {
     #[track_caller]
     pub fn map<U: Data>(self, mut f: impl FnMut(T) -> U + 'static) -> Stream<'s, U> {
         let name = unnamed("map", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| batch.into_iter().map(&mut f).collect());
+        let items = transform(self.items, &self.graph, name, move |batch, out| out.extend(batch.drain(..).map(&mut f)));
         Stream::new(items, self.graph)
     }
 }
@@ -56,7 +56,7 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
     #[track_caller]
     pub fn map<U: Data>(self, mut f: impl FnMut((K, V)) -> U + 'static) -> Stream<'s, U> {
         let name = unnamed("map", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| batch.into_iter().map(&mut f).collect());
+        let items = transform(self.items, &self.graph, name, move |batch, out| out.extend(batch.drain(..).map(&mut f)));
         Stream::new(items, self.graph)
     }
 
@@ -82,8 +82,8 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
     #[track_caller]
     pub fn map_value<U: Data>(self, mut f: impl FnMut(V) -> U + 'static) -> KeyedStream<'s, K, U> {
         let name = unnamed("map_value", Location::caller());
-        let items = transform(self.items, &self.graph, name, move |batch| {
-            batch.into_iter().map(|(key, value)| (key, f(value))).collect()
+        let items = transform(self.items, &self.graph, name, move |batch, out| {
+            out.extend(batch.drain(..).map(|(key, value)| (key, f(value))));
         });
         KeyedStream { items, graph: self.graph, routed: self.routed }
     }

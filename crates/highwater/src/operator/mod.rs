@@ -14,7 +14,7 @@ mod keys;
 mod logic;
 mod map;
 mod merge;
-mod outbox;
+pub(crate) mod outbox;
 pub mod raw;
 mod redistribute;
 mod scope;

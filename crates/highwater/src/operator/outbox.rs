@@ -1,5 +1,7 @@
-//! Gathers what an operator emits in one turn: one message a time instead of one per message in.
+//! Gathers what an operator emits in one turn: one message a time instead of one per message in, and one for epochs that
+//! follow each other.
 
+use crate::batch::Batch;
 use crate::time::Time;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
@@ -9,38 +11,60 @@ use timely::dataflow::operators::generic::OutputBuilder;
 pub(crate) const ITEMS_MAX: usize = 512;
 
 /// Where an operator with typed items writes.
-pub(crate) type Output<U> = OutputBuilder<Time, CapacityContainerBuilder<Vec<U>>>;
+pub(crate) type Output<U> = OutputBuilder<Time, CapacityContainerBuilder<Batch<U>>>;
 
-/// Items of one time that have not gone on yet. Empty between two turns of its operator.
+/// Items that have not gone on yet. Empty between two turns of its operator.
 pub(crate) struct Outbox<U> {
+    /// Those of epochs before that of `items`.
+    before: Batch<U>,
     items: Vec<U>,
-    at: Option<Capability<Time>>,
+    /// The time of `items`, and what lets them go on: at that time, or an earlier one.
+    at: Option<(Time, Capability<Time>)>,
 }
 
 impl<U> Default for Outbox<U> {
     fn default() -> Self {
-        Outbox { items: Vec::new(), at: None }
+        Outbox { before: Batch::default(), items: Vec::new(), at: None }
     }
 }
 
 impl<U: 'static> Outbox<U> {
-    /// Where to append about `more` items at the time of `capability`; those of another time go on first.
-    pub(crate) fn at(&mut self, capability: &Capability<Time>, more: usize, output: &mut Output<U>) -> &mut Vec<U> {
-        let other = self.at.as_ref().is_some_and(|at| at.time() != capability.time());
-        if other || self.items.len() + more > ITEMS_MAX {
-            self.flush(output);
+    /// Where to append about `more` items of `time`. The list may have some of that time, and has none of another.
+    /// `capability` is of that time or an earlier one.
+    pub(crate) fn at(
+        &mut self,
+        time: Time,
+        capability: &Capability<Time>,
+        more: usize,
+        output: &mut Output<U>,
+    ) -> &mut Vec<U> {
+        let full = self.before.len() + self.items.len() + more > ITEMS_MAX;
+        match &mut self.at {
+            Some((now, _)) if !full && *now == time => {}
+            // Ticks of one epoch stay apart: flow control looks at each.
+            Some((now, _)) if !full && now.epoch() < time.epoch() => {
+                self.before.append(*now, &mut self.items);
+                *now = time;
+            }
+            _ => {
+                self.flush(output);
+                self.at = Some((time, capability.clone()));
+            }
         }
-        self.at.get_or_insert_with(|| capability.clone());
         &mut self.items
     }
 
     /// Lets everything go on. Called at the end of every turn.
     pub(crate) fn flush(&mut self, output: &mut Output<U>) {
-        if let Some(capability) = self.at.take()
-            && !self.items.is_empty()
-        {
-            output.activate().session(&capability).give_container(&mut self.items);
-            self.items.clear();
+        let Some((time, capability)) = self.at.take() else { return };
+        let mut batch = std::mem::take(&mut self.before);
+        if batch.is_empty() && *capability.time() == time {
+            batch = Batch::from(std::mem::take(&mut self.items));
+        } else {
+            batch.append(time, &mut self.items);
+        }
+        if !batch.is_empty() {
+            output.activate().session(&capability).give_container(&mut batch);
         }
     }
 }

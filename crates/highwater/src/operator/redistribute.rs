@@ -1,10 +1,10 @@
 //! `redistribute`: spreads items evenly over all workers.
 
+use crate::batch::exchange;
 use crate::data::Data;
-use crate::operator::transform::{transform_by, unnamed};
+use crate::operator::transform::{pass, transform_by, unnamed};
 use crate::stream::Stream;
 use std::panic::Location;
-use timely::dataflow::channels::pact::Exchange;
 
 /// So many items in a row go to one worker: a message costs more than an item.
 const RUN: usize = 16;
@@ -40,11 +40,11 @@ impl<'s, T: Data> Stream<'s, T> {
         let name = unnamed("redistribute", Location::caller());
         // Each worker begins with itself, so that few items do not all go to the first.
         let mut next = self.graph.worker * RUN;
-        let in_turn = Exchange::new(move |_: &T| {
+        let in_turn = exchange(move |_: &T| {
             next = next.wrapping_add(1);
             (next / RUN) as u64
         });
-        let items = transform_by(self.items, &self.graph, name, in_turn, |batch| batch);
+        let items = transform_by(self.items, &self.graph, name, in_turn, pass);
         Stream::new(items, self.graph)
     }
 }

@@ -78,7 +78,7 @@ impl<'s, K: Key, A: Data, B: Data> KeyedStream<'s, K, Sided<A, B>> {
         let name = unnamed("split_side", Location::caller());
         let KeyedStream { items, graph, routed } = self;
         let (main, side) = split(items, &graph, name, |batch, main, side| {
-            for (key, item) in batch {
+            for (key, item) in batch.drain(..) {
                 match item {
                     Sided::Main(item) => main.push((key, item)),
                     Sided::Side(item) => side.push((key, item)),

@@ -1,60 +1,62 @@
 //! The driver beneath every operator without state that sends its items two ways: a batch in, two out, same time.
 
+use crate::batch::{Batch, Items};
 use crate::graph::Graph;
 use crate::guard::guarded;
-use crate::time::Time;
+use crate::operator::outbox::Output;
 use std::rc::Rc;
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 /// Items one way, and the other.
-type Ways<'s, A, B> = (StreamVec<'s, Time, A>, StreamVec<'s, Time, B>);
+type Ways<'s, A, B> = (Items<'s, A>, Items<'s, B>);
 
-/// Applies `logic` to every batch; it appends each item to one of the two. Order holds within each.
+/// Applies `logic` to the items of one time after the other: it takes all of the first list, and appends each item to one
+/// of the two others. Order holds within each.
 pub(crate) fn split<'s, T: 'static, A: 'static, B: 'static>(
-    items: StreamVec<'s, Time, T>,
+    items: Items<'s, T>,
     graph: &Rc<Graph<'s>>,
     name: String,
-    mut logic: impl FnMut(Vec<T>, &mut Vec<A>, &mut Vec<B>) + 'static,
+    mut logic: impl FnMut(&mut Vec<T>, &mut Vec<A>, &mut Vec<B>) + 'static,
 ) -> Ways<'s, A, B> {
     let mut builder = OperatorBuilder::new(name.clone(), graph.scope);
     let mut input = builder.new_input(items, Pipeline);
     let (first, first_stream) = builder.new_output();
-    let mut first = OutputBuilder::<Time, CapacityContainerBuilder<Vec<A>>>::from(first);
+    let mut first = Output::<A>::from(first);
     let (second, second_stream) = builder.new_output();
-    let mut second = OutputBuilder::<Time, CapacityContainerBuilder<Vec<B>>>::from(second);
+    let mut second = Output::<B>::from(second);
     let (shared, worker, meter) = (graph.shared.clone(), graph.worker, graph.meter(&name, "map"));
     builder.build(move |_capabilities| {
         // After a panic: capabilities of its epoch, which must not commit.
         let mut held = Vec::new();
-        let (mut ones, mut others) = (Vec::new(), Vec::new());
         move |_frontiers| {
             let (mut first, mut second) = (first.activate(), second.activate());
             input.for_each(|capability, batch| {
                 if !held.is_empty() {
                     return;
                 }
-                let time = *capability.least().expect("items have a time");
-                let batch = std::mem::take(batch);
+                let at = *capability.least().expect("items have a time");
                 meter.came(batch.len());
-                match guarded(&shared, &name, worker, time.epoch(), || logic(batch, &mut ones, &mut others)) {
-                    Some(()) => {
-                        meter.went(ones.len() + others.len());
-                        if !ones.is_empty() {
-                            first.session(&capability.delayed(&time, 0)).give_container(&mut ones);
-                        }
-                        if !others.is_empty() {
-                            second.session(&capability.delayed(&time, 1)).give_container(&mut others);
-                        }
+                let mut others = Batch::default();
+                let (mut ones, panicked) = std::mem::take(batch).map_runs(at, |time, run, ones| {
+                    let before = others.len();
+                    let ran = others.extend_at(time, |others| {
+                        guarded(&shared, &name, worker, time.epoch(), || logic(run, ones, others))
+                    });
+                    if ran.is_none() {
+                        others.truncate(before);
                     }
-                    None => held.extend([capability.delayed(&time, 0), capability.delayed(&time, 1)]),
+                    ran
+                });
+                held.extend(panicked.into_iter().flat_map(|time| [0, 1].map(|port| capability.delayed(&time, port))));
+                meter.went(ones.len() + others.len());
+                if !ones.is_empty() {
+                    first.session(&capability.delayed(&at, 0)).give_container(&mut ones);
                 }
-                // What the session hands back may be a buffer with something in it.
-                ones.clear();
-                others.clear();
+                if !others.is_empty() {
+                    others.is_at(at);
+                    second.session(&capability.delayed(&at, 1)).give_container(&mut others);
+                }
             });
         }
     });

@@ -1,14 +1,13 @@
 //! The driver beneath every operator without state: a batch in, a batch out, same time.
 
+use crate::batch::{Batch, Items};
 use crate::graph::Graph;
 use crate::guard::guarded;
+use crate::operator::outbox::Output;
 use crate::time::Time;
 use std::panic::Location;
 use std::rc::Rc;
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{ParallelizationContract, Pipeline};
-use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 /// The name in errors of a step that has none: what it is, and where it was written.
@@ -16,28 +15,36 @@ pub(crate) fn unnamed(what: &str, place: &Location<'_>) -> String {
     format!("{what} at {}:{}", place.file(), place.line())
 }
 
-/// Applies `logic` to every batch. Most turn the batch into the next one within its own buffer.
+/// Lets the items of a time go on as they are.
+pub(crate) fn pass<T>(items: &mut Vec<T>, out: &mut Vec<T>) {
+    match out.is_empty() {
+        true => std::mem::swap(items, out),
+        false => out.append(items),
+    }
+}
+
+/// Applies `logic` to the items of one time after the other: it takes all of the first list, and appends to the second.
 pub(crate) fn transform<'s, T: 'static, U: 'static>(
-    items: StreamVec<'s, Time, T>,
+    items: Items<'s, T>,
     graph: &Rc<Graph<'s>>,
     name: String,
-    logic: impl FnMut(Vec<T>) -> Vec<U> + 'static,
-) -> StreamVec<'s, Time, U> {
+    logic: impl FnMut(&mut Vec<T>, &mut Vec<U>) + 'static,
+) -> Items<'s, U> {
     transform_by(items, graph, name, Pipeline, logic)
 }
 
 /// The same for items that go to the worker that `pact` says.
 pub(crate) fn transform_by<'s, T: 'static, U: 'static>(
-    items: StreamVec<'s, Time, T>,
+    items: Items<'s, T>,
     graph: &Rc<Graph<'s>>,
     name: String,
-    pact: impl ParallelizationContract<Time, Vec<T>>,
-    mut logic: impl FnMut(Vec<T>) -> Vec<U> + 'static,
-) -> StreamVec<'s, Time, U> {
+    pact: impl ParallelizationContract<Time, Batch<T>>,
+    mut logic: impl FnMut(&mut Vec<T>, &mut Vec<U>) + 'static,
+) -> Items<'s, U> {
     let mut builder = OperatorBuilder::new(name.clone(), graph.scope);
     let mut input = builder.new_input(items, pact);
     let (output, stream) = builder.new_output();
-    let mut output = OutputBuilder::<Time, CapacityContainerBuilder<Vec<U>>>::from(output);
+    let mut output = Output::<U>::from(output);
     let (shared, worker, meter) = (graph.shared.clone(), graph.worker, graph.meter(&name, "map"));
     builder.build(move |_capabilities| {
         let mut held = None;
@@ -47,17 +54,15 @@ pub(crate) fn transform_by<'s, T: 'static, U: 'static>(
                 if held.is_some() {
                     return;
                 }
-                let epoch = capability.least().expect("items have a time").epoch();
-                let batch = std::mem::take(batch);
+                let at = *capability.least().expect("items have a time");
                 meter.came(batch.len());
-                match guarded(&shared, &name, worker, epoch, || logic(batch)) {
-                    Some(mut done) if !done.is_empty() => {
-                        meter.went(done.len());
-                        output.session(&capability).give_container(&mut done);
-                    }
-                    Some(_) => {}
-                    // Its epoch must not commit: the items that the panic swallowed were part of it.
-                    None => held = capability.retain_least(0),
+                let (mut done, panicked) = std::mem::take(batch)
+                    .map_runs(at, |time, run, done| guarded(&shared, &name, worker, time.epoch(), || logic(run, done)));
+                // Its epoch must not commit: the items that the panic swallowed were part of it.
+                held = panicked.map(|time| capability.delayed(&time, 0));
+                if !done.is_empty() {
+                    meter.went(done.len());
+                    output.session(&capability).give_container(&mut done);
                 }
             });
         }

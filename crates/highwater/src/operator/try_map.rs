@@ -79,7 +79,7 @@ impl<'s, T: Data> Stream<'s, T> {
     ) -> (Stream<'s, U>, Stream<'s, E>) {
         let name = unnamed("split_result", Location::caller());
         let (good, bad) = split(self.items, &self.graph, name, move |batch, good, bad| {
-            for item in batch {
+            for item in batch.drain(..) {
                 match f(item) {
                     Ok(item) => good.push(item),
                     Err(error) => bad.push(error),

@@ -5,6 +5,7 @@
 //! is committed: durable at every shard. Workers never touch the store, and never wait for it. The
 //! thread appends every epoch that waits and makes them durable with one sync.
 
+use crate::batch::exchange;
 use crate::clock::now;
 use crate::graph::{Change, Graph, Signal};
 use crate::shared::{Cause, Shared};
@@ -18,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::scheduling::SyncActivator;
@@ -71,7 +72,7 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
     let mut builder = OperatorBuilder::new("recovery".to_owned(), graph.scope);
     let mut closings = builder.new_input(closings, Pipeline);
     let router = graph.router.clone();
-    let to_owner = Exchange::new(move |change: &Change| router.owner(router.group(&change.key)) as u64);
+    let to_owner = exchange(move |change: &Change| router.owner(router.group(&change.key)) as u64);
     let mut changes = builder.new_input(changes, to_owner);
     let (_durable, durable_signal) = builder.new_output::<Vec<()>>();
     let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
@@ -89,12 +90,16 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
         // The first epoch that the shard has not been told to be complete.
         let mut next = first;
         let mut closing = false;
+        let mut run = Vec::new();
         move |frontiers| {
             closings.for_each(|_, _| {});
             changes.for_each(|capability, batch| {
-                let epoch = capability.least().expect("changes have a time").epoch();
-                for Change { step, key, value } in batch.drain(..) {
-                    rows.put_encoded(step, epoch, &key, value.as_deref());
+                let at = *capability.least().expect("changes have a time");
+                let mut runs = std::mem::take(batch).into_runs(at);
+                while let Some(time) = runs.next_into(&mut run) {
+                    for Change { step, key, value } in run.drain(..) {
+                        rows.put_encoded(step, time.epoch(), &key, value.as_deref());
+                    }
                 }
             });
             // A send that fails means that the thread has failed, and has told the run.

@@ -5,11 +5,13 @@
 //! one sync. Nothing of an epoch is written before the epoch is open: outputs are in epoch order.
 
 use super::{Sink, Writer};
+use crate::batch::{Items, exchange};
 use crate::data::Data;
 use crate::graph::{Change, Graph, OnStart, StepKind};
 use crate::operator::counter::Counter;
 use crate::operator::fallible::fallible;
-use crate::stash::{Stash, epoch_of};
+use crate::operator::outbox::{Outbox, Output};
+use crate::stash::{Rights, Stash, epoch_of};
 use crate::stream::Stream;
 use crate::time::Time;
 use highwater_store::Epoch;
@@ -19,11 +21,7 @@ use rows::{RowKey, SinkRows};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use thread::{FromWriter, Kept, Link, ToWriter};
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 mod places;
@@ -88,7 +86,7 @@ pub(super) enum Pace {
 /// Puts a sink into the graph.
 pub(super) fn put<'s, T: Data, S: Sink<T>>(
     graph: &Rc<Graph<'s>>,
-    items: StreamVec<'s, Time, T>,
+    items: Items<'s, T>,
     step: &str,
     mut sink: S,
     pace: Pace,
@@ -124,9 +122,9 @@ pub(super) fn put<'s, T: Data, S: Sink<T>>(
     );
     let mut builder = OperatorBuilder::new(step.to_owned(), graph.scope);
     let target = places.target(graph) as u64;
-    let mut input = builder.new_input(blocks, Exchange::new(move |_: &S::Block| target));
+    let mut input = builder.new_input(blocks, exchange(move |_: &S::Block| target));
     let (changes, changes_stream) = builder.new_output();
-    let mut changes = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Change>>>::from(changes);
+    let mut changes = Output::<Change>::from(changes);
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let (link, end) = thread::link(patience.clone(), graph.worker, waker);
@@ -138,33 +136,40 @@ pub(super) fn put<'s, T: Data, S: Sink<T>>(
     let shared = graph.shared.clone();
     builder.build(move |_capabilities| {
         let mut stash = Stash::default();
+        let (mut moved, mut run) = (Outbox::default(), Vec::new());
         move |frontiers| {
-            let mut changes = changes.activate();
             out.hear(|capability, epoch, kept| {
                 meter.flushed(epoch.0);
-                rows.put(epoch, kept, |change| changes.session(&capability).give(change));
+                let time = Time::start_of(epoch).max(*capability.time());
+                rows.put(epoch, kept, |change| moved.at(time, &capability, 1, &mut changes).push(change));
             });
+            moved.flush(&mut changes);
             let frontier = epoch_of(&frontiers[0]);
             let fails = |epoch: Epoch| shared.failed().is_some_and(|failed| failed <= epoch);
-            while let Some((epoch, stashed)) = stash.take_open(frontier) {
+            while let Some((time, waiting)) = stash.take_open(frontier, &mut run) {
+                let epoch = time.epoch();
                 out.close_before(Some(epoch));
-                for (done, batch) in stashed.batches {
-                    if !fails(epoch) {
-                        out.write(epoch, batch, done, || stashed.rows.clone());
-                    }
+                if !fails(epoch) {
+                    // What is closed is flushed together with what is closed behind it: the rights of the message do for
+                    // all of it, and an epoch more changes nothing that the others must hear of.
+                    let closed = frontier.is_none_or(|frontier| epoch < frontier);
+                    let right = |of: &Capability<Time>| if closed { of.clone() } else { of.delayed(&time) };
+                    out.write(epoch, &mut run, right(&waiting.rights.done), || right(&waiting.rights.rows));
                 }
+                stash.put_back(waiting, frontier);
             }
             out.close_before(frontier);
-            input.for_each(|capability, batch| {
-                let time = *capability.least().expect("blocks have a time");
-                let (epoch, retain) = (time.epoch(), |port| capability.delayed(&time, port));
-                if fails(epoch) {
-                    batch.clear();
-                } else if Some(epoch) == frontier {
-                    out.write(epoch, std::mem::take(batch), retain(DONE), || retain(ROWS));
-                } else {
-                    stash.push(epoch, retain(DONE), retain(DONE), || retain(ROWS), std::mem::take(batch));
+            input.for_each(|message, batch| {
+                let at = *message.least().expect("blocks have a time");
+                let mut runs = std::mem::take(batch).into_runs(at);
+                while let Some(time) = runs.next_of(frontier, &mut run) {
+                    if !fails(time.epoch()) {
+                        out.write(time.epoch(), &mut run, message.delayed(&time, DONE), || {
+                            message.delayed(&time, ROWS)
+                        });
+                    }
                 }
+                stash.push(runs, |time| Rights::of(&message, time, [DONE, ROWS, DONE]));
             });
             out.link.hand_over();
         }
@@ -225,11 +230,17 @@ struct Out<B> {
 }
 
 impl<B: Send + 'static> Out<B> {
-    fn write(&mut self, epoch: Epoch, blocks: Vec<B>, done: Capability<Time>, rows: impl FnOnce() -> Capability<Time>) {
+    fn write(
+        &mut self,
+        epoch: Epoch,
+        blocks: &mut Vec<B>,
+        done: Capability<Time>,
+        rows: impl FnOnce() -> Capability<Time>,
+    ) {
         if self.open.is_none() {
             self.open = Some((epoch, rows()));
         }
-        for block in blocks {
+        for block in blocks.drain(..) {
             self.wrote.push_back(done.clone());
             self.link.send(ToWriter::Write(block));
         }

@@ -5,7 +5,7 @@
 
 use super::{Partition, Polled, Source, retried};
 use crate::clock::{Sleeper, now};
-use crate::error::{BadRecord, BuildError, SourceRange};
+use crate::error::{BadRecord, BuildError};
 use crate::graph::{Change, Graph, StepKind};
 use crate::guard::report;
 use crate::letter::{Content, Letter};
@@ -17,6 +17,7 @@ use crate::stream::Stream;
 use crate::time::Time;
 use flow_control::InFlight;
 use highwater_store::Epoch;
+use port::Port;
 use positions::Together;
 use readers::{Failed, Readers};
 use std::cell::{Cell, RefCell};
@@ -25,12 +26,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, Concat};
 
 mod flow_control;
+mod port;
 mod positions;
 mod readers;
 
@@ -41,7 +41,9 @@ const WAIT: Duration = Duration::from_micros(500);
 const IDLE_MIN: Duration = Duration::from_millis(1);
 const IDLE_MAX: Duration = Duration::from_millis(20);
 
-/// The port of dead letters.
+/// Ports: records, positions on their way to who owns them, dead letters. One between says how far the source is.
+const ITEMS: usize = 0;
+const CHANGES: usize = 1;
 const LETTERS: usize = 3;
 
 /// How often a source tells where its partitions stand, and of how many of them.
@@ -50,9 +52,6 @@ const TOLD_MAX: usize = 100;
 
 /// Epochs in one turn of a source whose every record is one: what a turn costs the flow is shared by so many.
 const EPOCHS_PER_TURN: usize = 128;
-
-/// Records in one message, at most: buffers of tens of kilobytes come and go cheaply, larger ones do not.
-const MESSAGE_RECORDS: usize = 512;
 
 /// Puts a source into the graph.
 pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S) -> Stream<'s, S::Item> {
@@ -84,12 +83,12 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
     let activator = graph.scope.activator_for(builder.operator_info().address.clone());
     let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let (items, stream) = builder.new_output();
-    let mut items = OutputBuilder::<Time, CapacityContainerBuilder<Vec<S::Item>>>::from(items);
+    let mut items = Port::<S::Item>::from(items);
     let (changes, changes_stream) = builder.new_output();
-    let mut changes = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Change>>>::from(changes);
+    let mut changes = Port::<Change>::from(changes);
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let (letters, letters_stream) = builder.new_output();
-    let mut letters = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Letter>>>::from(letters);
+    let mut letters = Port::<Letter>::from(letters);
     let driver = Driver {
         step: step.to_owned(),
         index,
@@ -142,26 +141,16 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
                     report(&driver.shared, &driver.step, driver.worker, at.epoch(), None, payload.as_ref());
                     Turn::Hold
                 });
-                let mut records = driver.batch.drain(..).peekable();
-                while records.peek().is_some() {
-                    let mut message: Vec<S::Item> = records.by_ref().take(MESSAGE_RECORDS).collect();
-                    items.activate().session(&held[0]).give_container(&mut message);
-                }
-                drop(records);
-                if !driver.changes.is_empty() {
-                    held[1].downgrade(&at);
-                    changes.activate().session(&held[1]).give_iterator(driver.changes.drain(..));
-                }
-                if !driver.aside.is_empty() {
-                    held[LETTERS].downgrade(&at);
-                    letters.activate().session(&held[LETTERS]).give_container(&mut driver.aside);
-                }
                 if turns == 0 || !matches!(turn, Turn::Again) {
                     break (turn, at);
                 }
-                // The others follow when the turn is over: every step of a capability costs the whole flow something.
-                held[0].downgrade(&driver.time);
+                items.add(at, &mut driver.batch);
+                changes.add(at, &mut driver.changes);
+                letters.add(at, &mut driver.aside);
             };
+            items.send(&mut held[ITEMS], at, &mut driver.batch);
+            changes.send(&mut held[CHANGES], at, &mut driver.changes);
+            letters.send(&mut held[LETTERS], at, &mut driver.aside);
             // Held for good, it is the epoch of the last turn that never commits; those before it do.
             let now = if matches!(turn, Turn::Hold) { at } else { driver.time };
             held.iter_mut().for_each(|capability| capability.downgrade(&now));
@@ -271,8 +260,7 @@ impl<S: Source> Driver<S> {
                 if reader.moved_from.is_none() {
                     reader.moved_from = Some(from);
                     if self.tells_ranges {
-                        let range = SourceRange { partition: reader.name.to_string(), from, to: None };
-                        self.shared.add_range(self.time.epoch(), range);
+                        self.shared.add_range(self.time.epoch(), &reader.name, from, None);
                     }
                 }
                 self.idle = IDLE_MIN;
@@ -459,8 +447,7 @@ impl<S: Source> Driver<S> {
     fn note_range(&self, index: usize) {
         let reader = &self.readers.open[index];
         if let Some(from) = reader.moved_from {
-            let (partition, to) = (reader.name.to_string(), Some(reader.partition.place()));
-            self.shared.add_range(self.time.epoch(), SourceRange { partition, from, to });
+            self.shared.add_range(self.time.epoch(), &reader.name, from, Some(reader.partition.place()));
         }
     }
 

@@ -4,13 +4,13 @@
 //! It is a source like any other, with a position in the store, so a letter comes in again exactly once,
 //! whatever happens on the way. Letters of other steps are passed over like blank lines.
 
+use crate::batch::Items;
 use crate::data::Data;
 use crate::error::{BuildError, excerpt};
 use crate::graph::{Graph, StepKind};
 use crate::letter::Content;
 use crate::source::driver::source;
 use crate::source::lines::{LineFormat, LineSource};
-use crate::time::Time;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::rc::Rc;
-use timely::dataflow::StreamVec;
 
 thread_local! {
     /// A source of letters is being put into the graph: it needs none beside itself.
@@ -64,7 +63,7 @@ pub(crate) fn retried<'s, T: Data>(
     graph: &Rc<Graph<'s>>,
     step: &str,
     read: impl Fn(&Content) -> Result<T, String> + 'static,
-) -> Option<StreamVec<'s, Time, T>> {
+) -> Option<Items<'s, T>> {
     if WITHIN.get() || step.starts_with('#') {
         return None;
     }

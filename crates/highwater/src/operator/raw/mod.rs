@@ -17,6 +17,7 @@
 //!
 //! A step that keeps more records than should be rows keeps them in a [`Multiset`].
 
+mod border;
 mod multiset;
 mod step;
 

@@ -1,5 +1,7 @@
 //! A raw step: what it is built from, what it gives back, how its rows are read and written.
 
+use super::border::{from_timely, no_letters, to_timely};
+use crate::batch::Batch;
 use crate::codec::Codec;
 use crate::data::{Data, Key, State, StepError};
 use crate::error::{RunError, StepFailure};
@@ -57,8 +59,8 @@ impl<'s> RawFlow<'s> {
     }
 
     /// A stream of highwater from a stream of Timely. Its items must be at times that the input's frontier allows.
-    pub fn stream<T>(&self, items: StreamVec<'s, Time, T>) -> Stream<'s, T> {
-        Stream::new(items, self.graph.clone())
+    pub fn stream<T: 'static>(&self, items: StreamVec<'s, Time, T>) -> Stream<'s, T> {
+        Stream::new(from_timely(items), self.graph.clone())
     }
 
     /// Adds to what flow control and the end of a run wait for: the frontier of `done`, which carries nothing. Sinks and
@@ -68,7 +70,7 @@ impl<'s> RawFlow<'s> {
     }
 
     /// Puts a raw step into the flow: see [`Flow::raw`](crate::Flow::raw).
-    pub fn raw<K: Key, S: State, T>(
+    pub fn raw<K: Key, S: State, T: 'static>(
         &self,
         step: &str,
         build: impl FnOnce(RawStep<'s, K, S>) -> RawOutputs<'s, T>,
@@ -98,7 +100,12 @@ impl<'s> RawFlow<'s> {
     }
 
     /// Makes what a raw step has built part of the flow.
-    pub(super) fn join<T>(&self, step: &str, schema: Option<First>, outputs: RawOutputs<'s, T>) -> Stream<'s, T> {
+    pub(super) fn join<T: 'static>(
+        &self,
+        step: &str,
+        schema: Option<First>,
+        outputs: RawOutputs<'s, T>,
+    ) -> Stream<'s, T> {
         // Every worker builds the same, whoever has the schema to write.
         let schema = self.graph.rows.is_some().then(|| write_schema(&self.graph, step, schema));
         let mut declared = self.graph.declared.borrow_mut();
@@ -140,7 +147,7 @@ impl<K, S> Default for Begun<K, S> {
 /// Writes the shape of a step's rows beside them, in the first epoch.
 fn write_schema<'s>(graph: &Rc<Graph<'s>>, step: &str, schema: Option<First>) -> Closing<'s> {
     let mut builder = OperatorBuilder::new(format!("{step}#schema"), graph.scope);
-    let (_rows, written) = builder.new_output::<Vec<Letter>>();
+    let (_rows, written) = builder.new_output::<Batch<Letter>>();
     let (rows, first) = (graph.rows.clone(), graph.shared.first);
     builder.build(move |mut capabilities| {
         let mut due = capabilities.pop().map(|held| held.delayed(&Time::start_of(first))).zip(schema);
@@ -152,12 +159,6 @@ fn write_schema<'s>(graph: &Rc<Graph<'s>>, step: &str, schema: Option<First>) ->
         }
     });
     written
-}
-
-/// The port of rows carries dead letters elsewhere; a raw step has none.
-fn no_letters<'s>(rows: StreamVec<'s, Time, ()>) -> Closing<'s> {
-    use timely::dataflow::operators::vec::Map;
-    rows.flat_map(|()| None::<Letter>)
 }
 
 /// Rows of an earlier execution, decoded.
@@ -348,7 +349,7 @@ impl<'s, T: Data> Stream<'s, T> {
     ///
     /// # Source
     /// Timely's `unary_frontier`, with what it leaves to its user: rows that survive.
-    pub fn raw<K: Key, S: State, U>(
+    pub fn raw<K: Key, S: State, U: 'static>(
         self,
         step: &str,
         build: impl FnOnce(StreamVec<'s, Time, T>, RawStep<'s, K, S>) -> RawOutputs<'s, U>,
@@ -358,9 +359,9 @@ impl<'s, T: Data> Stream<'s, T> {
     }
 }
 
-impl<'s, T> Stream<'s, T> {
+impl<'s, T: 'static> Stream<'s, T> {
     /// Timely's stream behind this one, and the flow that it is part of.
     pub fn into_raw(self) -> (StreamVec<'s, Time, T>, RawFlow<'s>) {
-        (self.items, RawFlow::new(self.graph))
+        (to_timely(self.items), RawFlow::new(self.graph))
     }
 }

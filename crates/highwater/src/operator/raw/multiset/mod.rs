@@ -225,7 +225,7 @@ impl<'s> RawFlow<'s> {
     ///
     /// # Source
     /// O'Neil et al., "The log-structured merge-tree", 1996.
-    pub fn multiset<R: Key, T>(
+    pub fn multiset<R: Key, T: 'static>(
         &self,
         step: &str,
         build: impl FnOnce(MultisetStep<'s, R>) -> RawOutputs<'s, T>,
