@@ -8,7 +8,7 @@ use crate::error::{BadRecord, Kept, Place, RunError, SinkError, SourceError, Sou
 use crate::meter::Meters;
 use crate::policy::OnError;
 use highwater_store::{Epoch, Execution, StoreError};
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -105,8 +105,9 @@ impl Totals {
 /// Ranges of input that are remembered of an epoch, at most.
 const RANGES_MAX: usize = 1024;
 
-/// The input of an epoch, by partition and start: every record may be an epoch, so it is small where there is little.
-type Ranges = Vec<(Arc<str>, Place, Option<Place>)>;
+/// The input of open epochs: the epoch, the partition, where it begins and where it ends there. In that order; every record
+/// may be an epoch, and sources add to the end, or near it.
+type Ranges = VecDeque<(Epoch, Arc<str>, Place, Option<Place>)>;
 
 /// Which run this is: known when the store has started.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,7 +151,7 @@ pub(crate) struct Shared {
     abort: AtomicBool,
     failed_epoch: AtomicU64,
     failure: Mutex<Option<(Epoch, Cause)>>,
-    ranges: Mutex<BTreeMap<Epoch, Ranges>>,
+    ranges: Mutex<Ranges>,
     /// Set before the first worker goes.
     pub(crate) id: OnceLock<RunId>,
     listeners: Listeners,
@@ -183,7 +184,7 @@ impl Shared {
             abort: AtomicBool::new(false),
             failed_epoch: AtomicU64::new(u64::MAX),
             failure: Mutex::new(None),
-            ranges: Mutex::new(BTreeMap::new()),
+            ranges: Mutex::default(),
             id: OnceLock::new(),
             listeners: Listeners::default(),
             looks_after: OnceLock::new(),
@@ -201,7 +202,8 @@ impl Shared {
         if before < epoch.0 {
             *lock(&self.committed_at) = now();
             let mut ranges = lock(&self.ranges);
-            *ranges = ranges.split_off(&epoch.next());
+            let over = ranges.partition_point(|range| range.0 <= epoch);
+            ranges.drain(..over);
             tracing::debug!(epoch = epoch.0, "committed");
             lock(&self.listeners.0).iter().for_each(|listener| listener(Some(epoch)));
         }
@@ -348,22 +350,33 @@ impl Shared {
 
     /// Which input went into `epoch`, as far as it has been told, while it is not committed.
     pub(crate) fn ranges_of(&self, epoch: Epoch) -> Vec<SourceRange> {
-        let range = |(partition, from, to): &(Arc<str>, Place, Option<Place>)| {
-            let partition = partition.to_string();
-            SourceRange { partition, from: *from, to: *to }
+        let ranges = lock(&self.ranges);
+        let first = ranges.partition_point(|range| range.0 < epoch);
+        let of_epoch = ranges.range(first..).take_while(|range| range.0 == epoch);
+        let told = |(_, partition, from, to): &(Epoch, Arc<str>, Place, Option<Place>)| SourceRange {
+            partition: partition.to_string(),
+            from: *from,
+            to: *to,
         };
-        lock(&self.ranges).get(&epoch).map(|ranges| ranges.iter().map(range).collect()).unwrap_or_default()
+        of_epoch.map(told).collect()
     }
 
     /// A source has put a range of a partition into `epoch`; told again when it has an end.
     pub(crate) fn add_range(&self, epoch: Epoch, partition: &Arc<str>, from: Place, to: Option<Place>) {
         let mut ranges = lock(&self.ranges);
-        let ranges = ranges.entry(epoch).or_insert_with(|| Vec::with_capacity(1));
-        match ranges.binary_search_by(|(other, begin, _)| (&**other, *begin).cmp(&(&**partition, from))) {
-            Ok(at) => ranges[at].2 = to,
-            // An epoch may have read a million small files: nobody reads that far.
-            Err(_) if ranges.len() >= RANGES_MAX => {}
-            Err(at) => ranges.insert(at, (partition.clone(), from, to)),
+        let range = (epoch, &**partition, from);
+        match ranges.binary_search_by(|(epoch, partition, from, _)| (*epoch, &**partition, *from).cmp(&range)) {
+            Ok(at) => ranges[at].3 = to,
+            Err(at) => {
+                // An epoch may have read a million small files: nobody reads that far.
+                let many = ranges.len() >= RANGES_MAX
+                    && ranges.partition_point(|range| range.0 <= epoch)
+                        - ranges.partition_point(|range| range.0 < epoch)
+                        >= RANGES_MAX;
+                if !many {
+                    ranges.insert(at, (epoch, partition.clone(), from, to));
+                }
+            }
         }
     }
 }

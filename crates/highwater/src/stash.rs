@@ -50,13 +50,15 @@ pub(crate) struct Waiting<T> {
 /// Items that wait, by the epoch of the first run that is left of their message, and in the order in which these came.
 pub(crate) struct Stash<T> {
     waiting: BTreeMap<(Epoch, u64), Waiting<T>>,
+    /// What comes before all of that: most often it is the message whose last run was taken last.
+    first: Option<((Epoch, u64), Waiting<T>)>,
     arrivals: u64,
     items: usize,
 }
 
 impl<T> Default for Stash<T> {
     fn default() -> Self {
-        Stash { waiting: BTreeMap::new(), arrivals: 0, items: 0 }
+        Stash { waiting: BTreeMap::new(), first: None, arrivals: 0, items: 0 }
     }
 }
 
@@ -67,18 +69,19 @@ impl<T> Stash<T> {
             self.items += runs.items();
             self.arrivals += 1;
             let arrival = self.arrivals;
-            self.waiting.insert((time.epoch(), arrival), Waiting { rights: rights(time), runs, arrival });
+            self.insert((time.epoch(), arrival), Waiting { rights: rights(time), runs, arrival });
         }
     }
 
     /// Moves the oldest run into `run` if its epoch is open: nothing before it can come. `frontier` is the epoch of the
     /// frontier, `None` if it is empty. What is left of the message comes back with [`put_back`](Stash::put_back).
     pub(crate) fn take_open(&mut self, frontier: Option<Epoch>, run: &mut Vec<T>) -> Option<(Time, Waiting<T>)> {
-        let first = self.waiting.first_entry()?;
-        if frontier.is_some_and(|frontier| frontier < first.key().0) {
-            return None;
+        if self.first.is_none() {
+            self.first = self.waiting.pop_first();
         }
-        let mut waiting = first.remove();
+        let open =
+            |((epoch, _), _): &mut ((Epoch, u64), Waiting<T>)| frontier.is_none_or(|frontier| *epoch <= frontier);
+        let (_, mut waiting) = self.first.take_if(open)?;
         let time = waiting.runs.next_into(run).expect("what waits has a run");
         self.items -= run.len();
         Some((time, waiting))
@@ -91,7 +94,20 @@ impl<T> Stash<T> {
         if frontier.is_some_and(|frontier| frontier < time.epoch()) {
             waiting.rights.downgrade(time);
         }
-        self.waiting.insert((time.epoch(), waiting.arrival), waiting);
+        self.insert((time.epoch(), waiting.arrival), waiting);
+    }
+
+    fn insert(&mut self, at: (Epoch, u64), waiting: Waiting<T>) {
+        let later = match &self.first {
+            Some((first, _)) if at < *first => self.first.replace((at, waiting)),
+            None if self.waiting.first_key_value().is_none_or(|(first, _)| at < *first) => {
+                self.first.replace((at, waiting))
+            }
+            _ => Some((at, waiting)),
+        };
+        if let Some((at, waiting)) = later {
+            self.waiting.insert(at, waiting);
+        }
     }
 
     /// How many items wait.

@@ -53,7 +53,7 @@ pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
     let Beginning { keys, codec, first } = Beginning::of(&graph, step);
     let meter = graph.meter(step, "state");
     meter.has_keys(keys.len());
-    let running = Running { keys, logic, skipped, hashes: Vec::new() };
+    let running = Running { keys, logic, skipped, hashes: Vec::new(), emitted: Vec::new() };
     let driver = Driver {
         meter,
         policy: if can_fail::<L::Error>() { graph.policy(step) } else { Rc::default() },
@@ -152,12 +152,14 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
 }
 
 /// What the driver works with while it runs items: states, the logic, and the count of what it skipped.
-struct Running<K, S, L> {
+struct Running<K, S, L, O> {
     keys: Keys<K, S>,
     logic: L,
     skipped: Option<Counter>,
     /// Of the keys that come next.
     hashes: Vec<u64>,
+    /// What the logic emits for one item.
+    emitted: Vec<O>,
 }
 
 /// What the driver borrows from the run.
@@ -175,7 +177,7 @@ struct Driver<K: Key, V: Data, L: Logic<K, V>> {
     letters: Option<Output<Letter>>,
     /// The step in the rows, and how its states are written.
     rows_as: (StepIndex, Codec),
-    running: Running<K, L::State, L>,
+    running: Running<K, L::State, L, L::Out>,
     /// What is written in the first epoch, whatever comes.
     first: Option<First>,
     /// After a failure: capabilities of its epoch, so that it never commits.
@@ -208,9 +210,9 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         self.meter.came(run.len());
         let before = out.len();
         out.reserve(run.len());
-        let mut emitted = Vec::new();
         let mut current = None;
-        let Running { keys, logic, skipped, hashes } = &mut self.running;
+        let Running { keys, logic, skipped, hashes, emitted } = &mut self.running;
+        emitted.clear();
         let (snapshot, rows_as) = (&self.snapshot, self.rows_as);
         let keep_item = can_fail::<L::Error>();
         let on_error = self.policy.get();
@@ -250,7 +252,7 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                 }
                 let shown = keep_item.then(|| value.clone());
                 let now = state.get_or_insert_with(|| logic.init(&key));
-                let mut context = Context { key: &key, epoch, out: &mut emitted };
+                let mut context = Context { key: &key, epoch, out: emitted };
                 match logic.on_item(now, value, &mut context) {
                     Ok(next) => {
                         if next == Next::Discard {

@@ -97,9 +97,9 @@ pub struct LineWriter {
 pub(super) struct SpareBuffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl SpareBuffers {
-    /// An empty buffer, with room if one has come back.
+    /// An empty buffer, with much room if one has come back.
     pub(super) fn take(&self) -> Vec<u8> {
-        lock(&self.0).pop().unwrap_or_default()
+        lock(&self.0).pop().unwrap_or_else(|| Vec::with_capacity(FRESH_BYTES))
     }
 
     /// Gives a buffer back, if it is dearer to make anew than to hand over.
@@ -115,6 +115,8 @@ impl SpareBuffers {
     }
 }
 
+/// Room for a line or two: where every record is an epoch, a block holds no more.
+const FRESH_BYTES: usize = 512;
 /// Buffers that wait to be filled again, and the smallest and largest that may.
 const SPARE_BUFFERS_MAX: usize = 4;
 const SPARE_BYTES_LEAST: usize = 4 << 10;
