@@ -144,6 +144,8 @@ impl Tail {
     /// What to do at the end of `file`, of which `read` bytes were read; `tail` are the last of them.
     pub(super) fn at_end(&mut self, file: &File, read: u64, tail: &[u8]) -> io::Result<Next> {
         let here = file.metadata()?;
+        #[cfg(test)]
+        tests::between_looks();
         if here.len() < read {
             return self.cut(read, tail);
         }

@@ -3,7 +3,19 @@
 use super::*;
 use crate::source::lines::{LinePartition, LinePosition, Lines};
 use crate::source::{Partition, Polled};
+use std::cell::RefCell;
 use std::io::Write;
+
+thread_local! {
+    /// What others do to the files, once, between the first look of a reader at the end of its file and the other looks.
+    static MEANWHILE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+pub(super) fn between_looks() {
+    if let Some(act) = MEANWHILE.take() {
+        act();
+    }
+}
 
 #[test]
 fn rotations_are_known_by_their_names() {
@@ -18,6 +30,11 @@ fn rotations_are_known_by_their_names() {
     assert_eq!(rotated_from("logs/app.log.1"), ["logs/app.log"]);
     assert!(rotated_from("logs/20261125.log").is_empty());
     assert!(rotated_from("1/2.3").iter().all(|base| base == "1/2"));
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = File::options().append(true).create(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// A followed file in a directory of its own.
@@ -38,8 +55,7 @@ impl Bed {
     }
 
     fn append(&self, name: &str, text: &str) {
-        let mut file = File::options().append(true).create(true).open(self.path(name)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+        append(&self.path(name), text);
     }
 
     fn rename(&self, from: &str, to: &str) {
@@ -108,6 +124,26 @@ fn an_incomplete_last_line_waits() {
     assert!(bed.lines(0).is_empty());
     bed.append("app.log", "o\n");
     assert_eq!(bed.lines(1), ["two"]);
+}
+
+/// A line is half written at the first look at the end of its file. Before the next look it is finished, and the file
+/// rotated twice: so the successor was rotated itself, and the file would be over.
+#[test]
+fn a_line_that_is_finished_between_two_looks_is_read() {
+    let mut bed = Bed::new();
+    bed.append("app.log", "one\ntw");
+    assert_eq!(bed.lines(1), ["one"]);
+    let [log, first, second] = ["app.log", "app.log.1", "app.log.2"].map(|name| bed.path(name));
+    MEANWHILE.set(Some(Box::new(move || {
+        append(&log, "o\n");
+        fs::rename(&log, &first).unwrap();
+        append(&log, "three\n");
+        fs::rename(&first, &second).unwrap();
+        fs::rename(&log, &first).unwrap();
+        append(&log, "four\n");
+    })));
+    assert_eq!(bed.lines(3), ["two", "three", "four"]);
+    assert!(MEANWHILE.take().is_none(), "the reader has looked");
 }
 
 #[test]
