@@ -18,6 +18,11 @@ pub fn kills(usual: u64) -> u64 {
     number("HIGHWATER_DRILL_KILLS").unwrap_or(usual)
 }
 
+/// Whether a number of kills is asked for.
+pub fn is_long() -> bool {
+    number("HIGHWATER_DRILL_KILLS").is_some()
+}
+
 /// The seed of this run: `HIGHWATER_DRILL_SEED`, or another one each time.
 pub fn seed() -> u64 {
     number("HIGHWATER_DRILL_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32))

@@ -23,8 +23,9 @@ const HANG: Duration = Duration::from_secs(120);
 /// Which program is drilled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Build {
-    /// As it is released.
-    Release,
+    /// As it is: in release, if a number of kills is asked for, else in the profile of this test, in which it is built
+    /// already.
+    Plain,
     /// With its order of commits broken on purpose, to see that the drill sees it.
     Sabotaged,
 }
@@ -41,8 +42,11 @@ impl Build {
 
     fn build(self) -> PathBuf {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--release", "--example", "cart_join", "--message-format", "json-render-diagnostics"]);
+        cargo.args(["build", "--example", "cart_join", "--message-format", "json-render-diagnostics"]);
         cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
+        if self == Build::Sabotaged || super::is_long() || !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
         if self == Build::Sabotaged {
             // Another directory: features of one build must not turn the other's artefacts over and over.
             let own: OsString = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sabotaged").into();
