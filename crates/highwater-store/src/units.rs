@@ -21,6 +21,11 @@ impl Place {
         assert!(row < 1 << ROW_BITS && seq < 1 << (64 - ROW_BITS), "row {row} of chunk {seq}");
         Place(seq << ROW_BITS | row as u64)
     }
+
+    /// The first chunk of its unit.
+    pub(crate) fn seq(self) -> u64 {
+        self.0 >> ROW_BITS
+    }
 }
 
 /// Packs rows of one kind, execution and epoch into chunks and hands each to `write(seq, bytes)`.
