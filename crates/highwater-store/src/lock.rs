@@ -30,6 +30,10 @@ const HOLDER_BYTES_MAX: u64 = 999;
 /// How long a start waits for members of the run before it to be gone: they end by themselves, in a moment.
 const MEMBERS_WAIT: Duration = Duration::from_secs(2);
 
+/// How long one waits that finds its own process to be the holder. A program that starts another one has its files open in
+/// both for a moment, so that a run which has ended can seem to hold its store still.
+const SELF_WAIT: Duration = Duration::from_secs(1);
+
 /// A directory that is taken for one run.
 pub(crate) struct Taken {
     _lock: File,
@@ -111,12 +115,18 @@ pub(crate) fn take(root: &Path) -> Result<Taken, StoreError> {
             make_private(root).map_err(fail("looking at"))?;
         }
     }
-    let path = root.join(LOCK);
+    let (path, end) = (root.join(LOCK), Instant::now() + SELF_WAIT);
     loop {
         let mut file = open(&path, true).map_err(StoreError::io(&path, "opening"))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(root, &mut file)),
+            Err(TryLockError::WouldBlock) => match held(root, &mut file) {
+                StoreError::Locked { pid, .. } if pid == std::process::id() && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                }
+                held => return Err(held),
+            },
             Err(TryLockError::Error(error)) if cannot_lock(&error) => {
                 let what = format!(
                     "its file system cannot lock files ({error}), so that two runs could write one store; put it on a \
@@ -263,6 +273,22 @@ mod tests {
         fs::remove_file(root.join(LOCK)).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.join(LOCK)).unwrap();
         assert!(take(&root).is_err());
+    }
+
+    #[test]
+    fn a_process_waits_a_moment_for_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let first = take(&root).unwrap();
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(200));
+                drop(first);
+            });
+            take(&root).unwrap();
+        });
+        assert!(begun.elapsed() >= Duration::from_millis(200), "the first was there meanwhile");
     }
 
     /// Before the first manifest a power cut can leave the length of a lock file and zeroes for its text.

@@ -46,6 +46,7 @@ mod dead_letters;
 mod deliver;
 mod dir;
 mod driver;
+mod hold;
 mod lines;
 mod output;
 

@@ -10,10 +10,11 @@ use crate::data::StepError;
 use crate::error::SinkError;
 use crate::shared::lock;
 use crate::sink::content::Content;
+use crate::sink::hold::hold;
 use crate::sink::{Flushed, Resume, Start, Writer};
 use highwater_store::Epoch;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -251,24 +252,13 @@ impl LineWriter {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.cannot_create(error)),
         };
-        self.lock(&file)?;
+        hold(&file, &self.name)?;
         // Whoever replaced the file before it was locked would have its successor unlocked.
         let same = |now: &Metadata, ours: &Metadata| (now.dev(), now.ino()) == (ours.dev(), ours.ino());
         match (fs::metadata(path), file.metadata()) {
             (Ok(now), Ok(ours)) if same(&now, &ours) => Ok(Some(file)),
             (Err(error), _) | (_, Err(error)) => Err(self.cannot_create(error)),
             _ => Err(SinkError::Locked { name: self.name.clone() }),
-        }
-    }
-
-    fn lock(&self, file: &File) -> Result<(), SinkError> {
-        match file.try_lock() {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(SinkError::Locked { name: self.name.clone() }),
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!("output {} cannot be locked ({error}): take care that one run writes it", self.name);
-                Ok(())
-            }
         }
     }
 
@@ -283,7 +273,7 @@ impl LineWriter {
                     _ => self.cannot_create(error),
                 }
             })?;
-        self.lock(&file)?;
+        hold(&file, &self.name)?;
         if durable {
             let synced = File::open(parent(path)).and_then(|directory| directory.sync_all());
             synced.map_err(|error| self.cannot_create(error))?;

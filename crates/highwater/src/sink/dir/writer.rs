@@ -8,12 +8,13 @@ use super::names::{self, STAGING};
 use super::{Pack, Shape};
 use crate::clock::now;
 use crate::error::SinkError;
+use crate::sink::hold::hold;
 use crate::sink::output::{LineBlock, UNSYNCED_BYTES_MAX, failed, parent};
 use crate::sink::{Flushed, Resume, Start, Writer};
 use flate2::{Compression, write::GzEncoder};
 use highwater_store::{Epoch, Execution};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -128,13 +129,7 @@ impl DirWriter {
         let path = self.staging().join(format!("lock-{}", self.slot));
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(|error| self.cannot_create(error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(SinkError::Locked { name: self.name.clone() }),
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!("output {} cannot be locked ({error}): take care that one run writes it", self.name);
-            }
-        }
+        hold(&file, &self.name)?;
         self.lock = Some(file);
         Ok(())
     }
