@@ -181,9 +181,12 @@ impl<F: LineFormat> LinePartition<F> {
             Err(source) => return Err(self.failed(source)),
         };
         if let Found::Bytes(bytes) = found {
-            if self.tail.as_mut().is_some_and(|tail| tail.woke()) && !self.is_same()? {
-                // It was cut since the last look, and has grown: what was read now is from the midst of something else.
-                return self.follow(|tail, _, read, bytes| tail.cut(read, bytes));
+            // If it was cut since the last read, and has grown, what was read now is from the midst of something else.
+            if let Some(tail) = &mut self.tail {
+                tail.woke();
+                if !self.is_same()? {
+                    return self.follow(|tail, _, read, bytes| tail.cut(read, bytes));
+                }
             }
             self.filled += bytes;
             if self.filled == self.buffer.len() {

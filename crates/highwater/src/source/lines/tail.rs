@@ -48,8 +48,6 @@ pub(super) struct Tail {
     pub(super) id: Option<FileId>,
     rest: Duration,
     rest_until: Option<Instant>,
-    /// It was at its end at the last look.
-    at_end: bool,
     /// Since when it has been at its end though a successor has something to say.
     settled: Option<Instant>,
 }
@@ -57,7 +55,7 @@ pub(super) struct Tail {
 impl Tail {
     pub(super) fn new(path: &str) -> Tail {
         let path = PathBuf::from(path);
-        Tail { path, from_oldest: true, id: None, rest: REST_MIN, rest_until: None, at_end: false, settled: None }
+        Tail { path, from_oldest: true, id: None, rest: REST_MIN, rest_until: None, settled: None }
     }
 
     /// Whether it is too early to look again.
@@ -66,17 +64,14 @@ impl Tail {
     }
 
     fn wait(&mut self) -> Next {
-        self.at_end = true;
         self.rest_until = Some(now() + self.rest);
         self.rest = (self.rest * 2).min(REST_MAX);
         Next::Wait
     }
 
-    /// Something was read. Answers whether the file had been at its end, so that it may have been cut and have grown
-    /// meanwhile.
-    pub(super) fn woke(&mut self) -> bool {
+    /// Something was read.
+    pub(super) fn woke(&mut self) {
         (self.rest, self.rest_until, self.settled) = (REST_MIN, None, None);
-        std::mem::take(&mut self.at_end)
     }
 
     /// Opens the file to begin with, from its start; `None`: there is none now.

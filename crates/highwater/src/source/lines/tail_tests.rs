@@ -213,6 +213,28 @@ fn a_cut_file_is_read_on_in_its_copy() {
     }
 }
 
+/// What is found at the place of a cut line is the midst of another one, whenever the file was cut and has grown: before
+/// the first read of a run, or between two reads of which none has come to the end.
+#[test]
+fn a_file_that_was_cut_and_has_grown_is_read_on_in_its_copy() {
+    for killed in [false, true] {
+        let mut bed = Bed::new();
+        bed.append("app.log", "one\ntwo\n");
+        let mut read = Vec::new();
+        for _ in 0..2 {
+            assert!(matches!(bed.partition.poll(&mut read, 1), Polled::More));
+        }
+        assert_eq!(read, ["one", "two"]);
+        if killed {
+            assert_eq!(bed.resume(), None);
+        }
+        fs::copy(bed.path("app.log"), bed.path("app.log.1")).unwrap();
+        fs::write(bed.path("app.log"), "three and four\n").unwrap();
+        assert_eq!(bed.lines(1), ["three and four"], "killed: {killed}");
+        assert!(bed.lines(0).is_empty());
+    }
+}
+
 #[test]
 fn a_file_written_anew_with_the_same_beginning_is_the_same() {
     for killed in [false, true] {
