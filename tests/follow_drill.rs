@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Rotated files that are kept: enough that none is removed unread.
@@ -22,6 +23,9 @@ const KEPT: u32 = 60;
 
 /// Logs at the end, at most.
 const LOGS: usize = 12;
+
+/// Files at the end, about.
+const FILES: usize = 400;
 
 /// How a log is rotated. A log that is rotated now so, now so, cannot be followed: files would not know their order.
 #[derive(Clone, Copy, PartialEq)]
@@ -164,6 +168,34 @@ fn line(rng: &mut Rng, input: &str) -> String {
     format!("{input} -r store --output out -q -w {workers} -s {interval}")
 }
 
+/// How long a program lives: three times of four until it has written something at least, however busy the machine is.
+struct Life {
+    out: PathBuf,
+    bytes_before: u64,
+    start: Instant,
+    least: Duration,
+    then: Duration,
+    /// It is still waited for.
+    is_late: bool,
+}
+
+impl Life {
+    fn new(bed: &Bed, rng: &mut Rng, ms_max: u64) -> Life {
+        let (out, start, is_late) = (bed.path("out"), Instant::now(), rng.u32(..4) > 0);
+        let (least, then) = (Duration::from_millis(rng.u64(..ms_max)), Duration::from_millis(rng.u64(..20)));
+        let bytes_before = fs::metadata(&out).map_or(0, |out| out.len());
+        Life { out, bytes_before, start, least, then, is_late }
+    }
+
+    fn goes_on(&mut self) -> bool {
+        if self.is_late && fs::metadata(&self.out).is_ok_and(|out| out.len() > self.bytes_before) {
+            self.is_late = false;
+            self.least = self.least.max(self.start.elapsed() + self.then);
+        }
+        self.start.elapsed() < if self.is_late { HANG } else { self.least }
+    }
+}
+
 /// Waits for so many lines, and asks the program to stop.
 fn end_with(bed: &Bed, mut run: Running, lines: u64, missing: impl Fn() -> String) {
     let start = Instant::now();
@@ -184,12 +216,12 @@ fn logs_that_are_rotated_and_appear_are_followed_through_kills() {
         let mut feed = Feed::new(&bed, rng.fork());
         for _ in 0..kills.min(20) {
             let line = line(&mut rng, "logs/*.log");
+            let mut life = Life::new(&bed, &mut rng, 500);
             let run = Running::start(&mut bed.command(&example("tail_log"), &line));
-            // Now and then it is killed before it has read anything, or much happens while it is down.
-            let until = Instant::now() + Duration::from_millis(rng.u64(..500));
-            while Instant::now() < until {
+            while life.goes_on() {
                 feed.act();
             }
+            // Now and then much happens while it is down.
             let end = run.kill();
             assert_eq!(end.status.signal(), Some(Signal::KILL.as_raw()), "{line}: {}", end.stderr);
             feed.check(&String::from_utf8_lossy(&bed.read("out")));
@@ -241,11 +273,13 @@ fn files_that_appear_are_read_once_through_kills() {
         };
         for _ in 0..kills.min(20) {
             let line = line(&mut rng, "in/*.txt --growing");
+            let mut life = Life::new(&bed, &mut rng, 400);
             let run = Running::start(&mut bed.command(&example("reader"), &line));
-            let until = Instant::now() + Duration::from_millis(rng.u64(..400));
-            while Instant::now() < until {
-                if written.len() < 400 {
+            while life.goes_on() {
+                if written.len() < FILES {
                     put(&mut written, &mut rng);
+                } else {
+                    life.is_late = false;
                 }
                 std::thread::sleep(Duration::from_millis(rng.u64(..25)));
             }
