@@ -79,12 +79,10 @@ impl Tail {
         let opened = self.first().and_then(File::open);
         match opened {
             Ok(file) => {
-                // Whoever was first may have been renamed since, and another have its name.
-                if !self
-                    .first()
-                    .and_then(fs::metadata)
-                    .is_ok_and(|first| file.metadata().is_ok_and(|it| is_same(&it, &first)))
-                {
+                // Whoever was first may have been renamed since, and another have its name. An empty one is looked for
+                // again: by the time that it has something, it may have been copied, and the copy comes first.
+                let it = file.metadata()?;
+                if it.len() == 0 || !self.first().and_then(fs::metadata).is_ok_and(|first| is_same(&it, &first)) {
                     self.wait();
                     return Ok(None);
                 }

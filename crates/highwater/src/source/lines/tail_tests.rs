@@ -235,6 +235,17 @@ fn a_file_that_was_cut_and_has_grown_is_read_on_in_its_copy() {
     }
 }
 
+/// A log is there before its first line is; and by the next look that was copied, and the log cut.
+#[test]
+fn a_log_that_is_empty_at_first_begins_with_its_copy() {
+    let mut bed = Bed::new();
+    bed.append("app.log", "");
+    assert!(bed.lines(0).is_empty());
+    bed.append("app.log.1", "one\n");
+    bed.append("app.log", "two\n");
+    assert_eq!(bed.lines(2), ["one", "two"]);
+}
+
 #[test]
 fn a_file_written_anew_with_the_same_beginning_is_the_same() {
     for killed in [false, true] {
