@@ -17,8 +17,10 @@ use timely::dataflow::Stream;
 use timely::dataflow::channels::ContainerBytes;
 
 mod exchange;
+mod outbox;
 
 pub(crate) use exchange::exchange;
+pub(crate) use outbox::{Outbox, Output};
 
 /// What flows between operators.
 pub(crate) type Items<'s, T> = Stream<'s, Time, Batch<T>>;
@@ -57,25 +59,34 @@ impl<T> Batch<T> {
 
     /// Adds items of `time`, which is no earlier than that of those before.
     pub(crate) fn append(&mut self, time: Time, items: &mut Vec<T>) {
-        self.extend_at(time, |all| all.append(items));
+        self.items.append(items);
+        self.end(time);
     }
 
-    /// Has `add` push items of `time`, which is no earlier than that of those before. Every batch of several times is made
-    /// by this alone.
-    pub(crate) fn extend_at<R>(&mut self, time: Time, add: impl FnOnce(&mut Vec<T>) -> R) -> R {
+    /// Has `add` push items of `time`, which is no earlier than that of those before. If it answers `None`, nothing that it
+    /// has pushed stays.
+    pub(crate) fn try_extend(&mut self, time: Time, add: impl FnOnce(&mut Vec<T>) -> Option<()>) -> Option<()> {
         let before = self.items.len();
         let added = add(&mut self.items);
-        if self.items.len() > before {
-            let end = u32::try_from(self.items.len()).expect("a message is small");
-            match self.runs.last_mut() {
-                Some((last, ended)) if *last == time => *ended = end,
-                last => {
-                    assert!(last.is_none_or(|(last, _)| *last < time), "runs are in the order of their times");
-                    self.runs.push((time, end));
-                }
+        if added.is_none() {
+            self.items.truncate(before);
+        }
+        self.end(time);
+        added
+    }
+
+    /// Items that no run has yet are of `time`.
+    fn end(&mut self, time: Time) {
+        let end = u32::try_from(self.items.len()).expect("a message is small");
+        match self.runs.last_mut() {
+            Some((last, ended)) if *last == time => *ended = end,
+            Some((_, ended)) if *ended == end => {}
+            None if end == 0 => {}
+            last => {
+                assert!(last.is_none_or(|(last, _)| *last < time), "runs are in the order of their times");
+                self.runs.push((time, end));
             }
         }
-        added
     }
 
     /// The time of its message is this one, which need not be told again.
@@ -103,26 +114,11 @@ impl<T> Batch<T> {
         }
         let (mut runs, mut run) = (self.into_runs(at), Vec::new());
         while let Some(time) = runs.next_into(&mut run) {
-            let before = made.len();
-            if made.extend_at(time, |all| make(time, &mut run, all)).is_none() {
-                made.truncate(before);
+            if made.try_extend(time, |all| make(time, &mut run, all)).is_none() {
                 return (made, Some(time));
             }
         }
         (made, None)
-    }
-
-    /// Takes the items behind the first `items` out.
-    pub(crate) fn truncate(&mut self, items: usize) {
-        self.items.truncate(items);
-        let began =
-            |runs: &[Run]| runs.split_last().map(|(_, before)| before.last().map_or(0, |(_, end)| *end as usize));
-        while began(&self.runs).is_some_and(|began| began >= items) {
-            self.runs.pop();
-        }
-        if let Some((_, end)) = self.runs.last_mut() {
-            *end = (*end).min(u32::try_from(items).expect("a message is small"));
-        }
     }
 
     /// The items, run by run. `at` is the time of the message.

@@ -7,7 +7,8 @@
 use crate::batch::Runs;
 use crate::time::Time;
 use highwater_store::Epoch;
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use timely::dataflow::operators::{Capability, InputCapability};
 use timely::progress::frontier::MutableAntichain;
 
@@ -47,18 +48,43 @@ pub(crate) struct Waiting<T> {
     arrival: u64,
 }
 
-/// Items that wait, by the epoch of the first run that is left of their message, and in the order in which these came.
+impl<T> Waiting<T> {
+    /// What comes first is least: by the epoch of the next run, and then as they came.
+    fn order(&self) -> (Option<Epoch>, u64) {
+        (self.runs.time().map(Time::epoch), self.arrival)
+    }
+}
+
+impl<T> PartialEq for Waiting<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl<T> Eq for Waiting<T> {}
+
+impl<T> PartialOrd for Waiting<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Waiting<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// Items that wait.
 pub(crate) struct Stash<T> {
-    waiting: BTreeMap<(Epoch, u64), Waiting<T>>,
-    /// What comes before all of that: most often it is the message whose last run was taken last.
-    first: Option<((Epoch, u64), Waiting<T>)>,
+    waiting: BinaryHeap<Reverse<Waiting<T>>>,
     arrivals: u64,
     items: usize,
 }
 
 impl<T> Default for Stash<T> {
     fn default() -> Self {
-        Stash { waiting: BTreeMap::new(), first: None, arrivals: 0, items: 0 }
+        Stash { waiting: BinaryHeap::new(), arrivals: 0, items: 0 }
     }
 }
 
@@ -68,21 +94,19 @@ impl<T> Stash<T> {
         if let Some(time) = runs.time() {
             self.items += runs.items();
             self.arrivals += 1;
-            let arrival = self.arrivals;
-            self.insert((time.epoch(), arrival), Waiting { rights: rights(time), runs, arrival });
+            self.waiting.push(Reverse(Waiting { rights: rights(time), runs, arrival: self.arrivals }));
         }
     }
 
     /// Moves the oldest run into `run` if its epoch is open: nothing before it can come. `frontier` is the epoch of the
     /// frontier, `None` if it is empty. What is left of the message comes back with [`put_back`](Stash::put_back).
     pub(crate) fn take_open(&mut self, frontier: Option<Epoch>, run: &mut Vec<T>) -> Option<(Time, Waiting<T>)> {
-        if self.first.is_none() {
-            self.first = self.waiting.pop_first();
+        let next = self.waiting.peek()?.0.runs.time()?;
+        if frontier.is_some_and(|frontier| frontier < next.epoch()) {
+            return None;
         }
-        let open =
-            |((epoch, _), _): &mut ((Epoch, u64), Waiting<T>)| frontier.is_none_or(|frontier| *epoch <= frontier);
-        let (_, mut waiting) = self.first.take_if(open)?;
-        let time = waiting.runs.next_into(run).expect("what waits has a run");
+        let Reverse(mut waiting) = self.waiting.pop()?;
+        let time = waiting.runs.next_into(run)?;
         self.items -= run.len();
         Some((time, waiting))
     }
@@ -94,20 +118,7 @@ impl<T> Stash<T> {
         if frontier.is_some_and(|frontier| frontier < time.epoch()) {
             waiting.rights.downgrade(time);
         }
-        self.insert((time.epoch(), waiting.arrival), waiting);
-    }
-
-    fn insert(&mut self, at: (Epoch, u64), waiting: Waiting<T>) {
-        let later = match &self.first {
-            Some((first, _)) if at < *first => self.first.replace((at, waiting)),
-            None if self.waiting.first_key_value().is_none_or(|(first, _)| at < *first) => {
-                self.first.replace((at, waiting))
-            }
-            _ => Some((at, waiting)),
-        };
-        if let Some((at, waiting)) = later {
-            self.waiting.insert(at, waiting);
-        }
+        self.waiting.push(Reverse(waiting));
     }
 
     /// How many items wait.

@@ -71,11 +71,7 @@ impl<T: 'static, F: FnMut(&T) -> u64> Distributor<Batch<T>> for Apart<T, F> {
             for item in items.by_ref().take((end - begin) as usize) {
                 let apart = &mut self.apart[worker((self.to)(&item), peers)];
                 apart.items.push(item);
-                let end = u32::try_from(apart.items.len()).expect("a message is small");
-                match apart.runs.last_mut() {
-                    Some((last, ended)) if *last == time => *ended = end,
-                    _ => apart.runs.push((time, end)),
-                }
+                apart.end(time);
             }
             begin = end;
         }

@@ -4,7 +4,7 @@
 //! that they changed are snapshotted when it is closed (nothing in it can come). What a step does
 //! with an item is its [`Logic`], a plain value that knows nothing of all this.
 
-use crate::batch::{Batch, Items, exchange};
+use crate::batch::{Batch, Items, Outbox, Output, exchange};
 use crate::codec::Codec;
 use crate::data::{Data, Key, StepError};
 use crate::error::{StepFailure, excerpt};
@@ -16,7 +16,6 @@ use crate::operator::beginning::{Beginning, First};
 use crate::operator::counter::Counter;
 use crate::operator::keys::Keys;
 use crate::operator::logic::{Context, Logic, Next, can_fail};
-use crate::operator::outbox::{Outbox, Output};
 use crate::policy::OnError;
 use crate::shared::Cause;
 use crate::snapshot::StepIndex;

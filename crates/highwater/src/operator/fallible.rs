@@ -1,13 +1,12 @@
 //! The driver beneath every stateless operator that may refuse an item: the policy of the run decides.
 
-use crate::batch::{Batch, Items};
+use crate::batch::{Batch, Items, Outbox, Output};
 use crate::data::{Data, StepError};
 use crate::error::{StepFailure, excerpt};
 use crate::graph::Graph;
 use crate::guard::guarded;
 use crate::letter::{Content, Letter};
 use crate::operator::counter::Counter;
-use crate::operator::outbox::{Outbox, Output};
 use crate::policy::OnError;
 use crate::shared::Cause;
 use crate::source::retried;

@@ -14,7 +14,6 @@ mod keys;
 mod logic;
 mod map;
 mod merge;
-pub(crate) mod outbox;
 pub mod raw;
 mod redistribute;
 mod scope;

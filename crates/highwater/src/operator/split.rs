@@ -1,9 +1,8 @@
 //! The driver beneath every operator without state that sends its items two ways: a batch in, two out, same time.
 
-use crate::batch::{Batch, Items};
+use crate::batch::{Batch, Items, Output};
 use crate::graph::Graph;
 use crate::guard::guarded;
-use crate::operator::outbox::Output;
 use std::rc::Rc;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -39,14 +38,9 @@ pub(crate) fn split<'s, T: 'static, A: 'static, B: 'static>(
                 meter.came(batch.len());
                 let mut others = Batch::default();
                 let (mut ones, panicked) = std::mem::take(batch).map_runs(at, |time, run, ones| {
-                    let before = others.len();
-                    let ran = others.extend_at(time, |others| {
+                    others.try_extend(time, |others| {
                         guarded(&shared, &name, worker, time.epoch(), || logic(run, ones, others))
-                    });
-                    if ran.is_none() {
-                        others.truncate(before);
-                    }
-                    ran
+                    })
                 });
                 held.extend(panicked.into_iter().flat_map(|time| [0, 1].map(|port| capability.delayed(&time, port))));
                 meter.went(ones.len() + others.len());

@@ -1,9 +1,8 @@
 //! The driver beneath every operator without state: a batch in, a batch out, same time.
 
-use crate::batch::{Batch, Items};
+use crate::batch::{Batch, Items, Output};
 use crate::graph::Graph;
 use crate::guard::guarded;
-use crate::operator::outbox::Output;
 use crate::time::Time;
 use std::panic::Location;
 use std::rc::Rc;

@@ -5,12 +5,11 @@
 //! one sync. Nothing of an epoch is written before the epoch is open: outputs are in epoch order.
 
 use super::{Sink, Writer};
-use crate::batch::{Items, exchange};
+use crate::batch::{Items, Outbox, Output, exchange};
 use crate::data::Data;
 use crate::graph::{Change, Graph, OnStart, StepKind};
 use crate::operator::counter::Counter;
 use crate::operator::fallible::fallible;
-use crate::operator::outbox::{Outbox, Output};
 use crate::stash::{Rights, Stash, epoch_of};
 use crate::stream::Stream;
 use crate::time::Time;

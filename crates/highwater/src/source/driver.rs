@@ -4,6 +4,7 @@
 //! by sending its positions as rows of it, and then moves on.
 
 use super::{Partition, Polled, Source, retried};
+use crate::batch::{Outbox, Output};
 use crate::clock::{Sleeper, now};
 use crate::error::{BadRecord, BuildError};
 use crate::graph::{Change, Graph, StepKind};
@@ -17,7 +18,6 @@ use crate::stream::Stream;
 use crate::time::Time;
 use flow_control::InFlight;
 use highwater_store::Epoch;
-use port::Port;
 use positions::Together;
 use readers::{Failed, Readers};
 use std::cell::{Cell, RefCell};
@@ -30,7 +30,6 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, Concat};
 
 mod flow_control;
-mod port;
 mod positions;
 mod readers;
 
@@ -83,12 +82,12 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
     let activator = graph.scope.activator_for(builder.operator_info().address.clone());
     let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let (items, stream) = builder.new_output();
-    let mut items = Port::<S::Item>::from(items);
+    let mut items = Output::<S::Item>::from(items);
     let (changes, changes_stream) = builder.new_output();
-    let mut changes = Port::<Change>::from(changes);
+    let mut changes = Output::<Change>::from(changes);
     let (_done, done_signal) = builder.new_output::<Vec<()>>();
     let (letters, letters_stream) = builder.new_output();
-    let mut letters = Port::<Letter>::from(letters);
+    let mut letters = Output::<Letter>::from(letters);
     let driver = Driver {
         step: step.to_owned(),
         index,
@@ -120,6 +119,7 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         for capability in &mut held {
             capability.downgrade(&driver.borrow().time);
         }
+        let (mut records, mut moved, mut aside) = (Outbox::default(), Outbox::default(), Outbox::default());
         move |_frontiers| {
             if held.is_empty() {
                 return;
@@ -141,16 +141,16 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
                     report(&driver.shared, &driver.step, driver.worker, at.epoch(), None, payload.as_ref());
                     Turn::Hold
                 });
+                records.give(at, &held[ITEMS], &mut driver.batch, &mut items);
+                moved.give(at, &held[CHANGES], &mut driver.changes, &mut changes);
+                aside.give(at, &held[LETTERS], &mut driver.aside, &mut letters);
                 if turns == 0 || !matches!(turn, Turn::Again) {
                     break (turn, at);
                 }
-                items.add(at, &mut driver.batch);
-                changes.add(at, &mut driver.changes);
-                letters.add(at, &mut driver.aside);
             };
-            items.send(&mut held[ITEMS], at, &mut driver.batch);
-            changes.send(&mut held[CHANGES], at, &mut driver.changes);
-            letters.send(&mut held[LETTERS], at, &mut driver.aside);
+            records.flush(&mut items);
+            moved.flush(&mut changes);
+            aside.flush(&mut letters);
             // Held for good, it is the epoch of the last turn that never commits; those before it do.
             let now = if matches!(turn, Turn::Hold) { at } else { driver.time };
             held.iter_mut().for_each(|capability| capability.downgrade(&now));

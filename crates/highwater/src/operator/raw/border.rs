@@ -1,9 +1,8 @@
 //! The border between highwater's batches, whose items may be of several times, and the plain lists of Timely.
 
-use crate::batch::{Batch, Items};
+use crate::batch::{Batch, Items, Output};
 use crate::graph::Closing;
 use crate::letter::Letter;
-use crate::operator::outbox::Output;
 use crate::time::Time;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;

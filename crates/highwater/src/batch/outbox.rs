@@ -1,14 +1,14 @@
 //! Gathers what an operator emits in one turn: one message a time instead of one per message in, and one for epochs that
 //! follow each other.
 
-use crate::batch::Batch;
+use super::Batch;
 use crate::time::Time;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 
 /// Most items in one message: buffers of tens of kilobytes come and go cheaply, larger ones do not.
-pub(crate) const ITEMS_MAX: usize = 512;
+const ITEMS_MAX: usize = 512;
 
 /// Where an operator with typed items writes.
 pub(crate) type Output<U> = OutputBuilder<Time, CapacityContainerBuilder<Batch<U>>>;
@@ -52,6 +52,21 @@ impl<U: 'static> Outbox<U> {
             }
         }
         &mut self.items
+    }
+
+    /// Adds items of `time`, in as many messages as they need.
+    pub(crate) fn give(
+        &mut self,
+        time: Time,
+        capability: &Capability<Time>,
+        items: &mut Vec<U>,
+        output: &mut Output<U>,
+    ) {
+        let mut rest = items.drain(..);
+        while rest.len() > 0 {
+            let some = rest.len().min(ITEMS_MAX);
+            self.at(time, capability, some, output).extend(rest.by_ref().take(some));
+        }
     }
 
     /// Lets everything go on. Called at the end of every turn.
