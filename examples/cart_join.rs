@@ -9,6 +9,11 @@
 use highwater::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// See docs/speed.md: what an allocator is worth.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(clap::Args, Clone)]
 struct Options {
     /// JSON-lines files of orders and payments; patterns are welcome.

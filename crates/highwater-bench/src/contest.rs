@@ -134,10 +134,11 @@ pub(crate) fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
     [values[0], values[values.len() / 2], values[values.len() - 1]]
 }
 
-/// Processor and number of cores, as far as the system tells.
+/// Processor, number of cores and allocator, as far as the system tells.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|model| model.1));
-    format!("{}, {cores} cores", model.unwrap_or(std::env::consts::ARCH))
+    let allocator = if cfg!(feature = "jemalloc") { "jemalloc" } else { "the system's allocator" };
+    format!("{}, {cores} cores, {allocator}", model.unwrap_or(std::env::consts::ARCH))
 }

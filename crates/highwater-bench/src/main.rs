@@ -34,6 +34,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// See docs/speed.md: what an allocator is worth.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Workloads, rivals and the price of recovery.
 #[derive(Parser)]
 #[command(version)]
