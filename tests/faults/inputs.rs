@@ -3,6 +3,7 @@
 use crate::bed::{Bed, Running, carts, command, example, says};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 /// A store that has read `lines` lines of `in.json`.
 fn has_read(lines: usize) -> Bed {
@@ -169,12 +170,13 @@ fn b16_very_many_tiny_files_work() {
     for (workers, records) in [(3, files), (2, 0)] {
         let line = format!("many/*.json --output out -r st -w {workers}");
         let mut run = Running::start(&mut bed.cart(&line));
-        let mut descriptors = 0;
+        let (start, mut descriptors) = (Instant::now(), 0);
         while !run.has_ended() {
+            assert!(start.elapsed() < patience, "hangs: {line}");
             descriptors = descriptors.max(fs::read_dir(format!("/proc/{}/fd", run.pid())).map_or(0, Iterator::count));
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         }
-        let ended = run.end_within(patience);
+        let ended = run.end();
         ended.code(0);
         assert_eq!(ended.records(), records);
         eprintln!("{files} files, -w {workers}: {descriptors} descriptors, {} MB", ended.rss_kib >> 10);

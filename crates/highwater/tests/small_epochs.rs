@@ -7,11 +7,15 @@ use highwater::raw::timely::dataflow::operators::vec::{Filter, Map};
 use highwater::testing::Capture;
 use highwater::{RunError, Summary};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 const RECORDS: u64 = 3_000;
 /// More items than go into one message.
 const MANY: u64 = 700;
+/// After this long a run hangs, as one does whose failed epoch is never let go of.
+const HANG: Duration = Duration::from_secs(60);
 
 fn config(dir: &Path, workers: usize, interval: Duration) -> Config {
     let mut config = Config::new("small");
@@ -89,15 +93,22 @@ fn until<F: Fn(u64) -> Result<u64, String> + Clone + Send + Sync + 'static>(
     keyed: bool,
     check: F,
 ) -> Result<Summary, RunError> {
-    let sink = out.clone();
-    highwater::run(config(dir, 1, Duration::ZERO), (), move |flow: &Flow<'_>, _: &()| {
-        let (numbers, check) = (flow.source("in", list(0..RECORDS)), check.clone());
-        let checked = match keyed {
-            true => numbers.key_by(|n| n % 5).try_stateful_map("check", || 0u64, move |_, n| check(n)).map(|(_, n)| n),
-            false => numbers.try_map("check", check),
+    let (sink, config, (done, result)) = (out.clone(), config(dir, 1, Duration::ZERO), mpsc::channel());
+    thread::spawn(move || {
+        let run = move |flow: &Flow<'_>, _: &()| {
+            let (numbers, check) = (flow.source("in", list(0..RECORDS)), check.clone());
+            let checked = match keyed {
+                true => {
+                    numbers.key_by(|n| n % 5).try_stateful_map("check", || 0u64, move |_, n| check(n)).map(|(_, n)| n)
+                }
+                false => numbers.try_map("check", check),
+            };
+            checked.sink("out", sink.clone());
         };
-        checked.sink("out", sink.clone());
-    })
+        // Whoever waited is gone if it hung.
+        let _ = done.send(highwater::run(config, (), run));
+    });
+    result.recv_timeout(HANG).expect("a run of some thousand epochs ends within a minute")
 }
 
 #[test]
