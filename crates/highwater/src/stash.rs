@@ -77,7 +77,8 @@ impl<T> Ord for Waiting<T> {
 
 /// Items that wait.
 pub(crate) struct Stash<T> {
-    waiting: BinaryHeap<Reverse<Waiting<T>>>,
+    /// Boxed: each is taken out and put back once for every run of it.
+    waiting: BinaryHeap<Reverse<Box<Waiting<T>>>>,
     arrivals: u64,
     items: usize,
 }
@@ -94,13 +95,13 @@ impl<T> Stash<T> {
         if let Some(time) = runs.time() {
             self.items += runs.items();
             self.arrivals += 1;
-            self.waiting.push(Reverse(Waiting { rights: rights(time), runs, arrival: self.arrivals }));
+            self.waiting.push(Reverse(Box::new(Waiting { rights: rights(time), runs, arrival: self.arrivals })));
         }
     }
 
     /// Moves the oldest run into `run` if its epoch is open: nothing before it can come. `frontier` is the epoch of the
     /// frontier, `None` if it is empty. What is left of the message comes back with [`put_back`](Stash::put_back).
-    pub(crate) fn take_open(&mut self, frontier: Option<Epoch>, run: &mut Vec<T>) -> Option<(Time, Waiting<T>)> {
+    pub(crate) fn take_open(&mut self, frontier: Option<Epoch>, run: &mut Vec<T>) -> Option<(Time, Box<Waiting<T>>)> {
         let next = self.waiting.peek()?.0.runs.time()?;
         if frontier.is_some_and(|frontier| frontier < next.epoch()) {
             return None;
@@ -113,7 +114,7 @@ impl<T> Stash<T> {
 
     /// A run is worked off. The message is let go of with its last one. While runs of it are open nothing else is told:
     /// they are about to be taken.
-    pub(crate) fn put_back(&mut self, mut waiting: Waiting<T>, frontier: Option<Epoch>) {
+    pub(crate) fn put_back(&mut self, mut waiting: Box<Waiting<T>>, frontier: Option<Epoch>) {
         let Some(time) = waiting.runs.time() else { return };
         if frontier.is_some_and(|frontier| frontier < time.epoch()) {
             waiting.rights.downgrade(time);

@@ -62,6 +62,13 @@ impl<U: 'static> Outbox<U> {
         items: &mut Vec<U>,
         output: &mut Output<U>,
     ) {
+        if items.len() <= ITEMS_MAX {
+            // Most often, and with small epochs for every record.
+            if !items.is_empty() {
+                self.at(time, capability, items.len(), output).append(items);
+            }
+            return;
+        }
         let mut rest = items.drain(..);
         while rest.len() > 0 {
             let some = rest.len().min(ITEMS_MAX);
