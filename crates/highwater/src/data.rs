@@ -27,6 +27,9 @@ pub trait Key: Data + Hash + Eq + Debug {}
 impl<T: Data + Hash + Eq + Debug> Key for T {}
 
 /// What a stateful step keeps for one key. Never leaves its worker but for the store.
+///
+/// It is serialised once for each epoch in which it changed; where a worker has very many keys, the first parts of it are
+/// serialised once more, for nothing, so that its memory is near by then: `Serialize` should only read.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the state of a step",
     label = "not `Serialize + Deserialize + 'static`",

@@ -6,6 +6,7 @@
 //!
 //! A key is hashed and looked up once per item, those of a few dozen items together (`slots.rs` says where they lie).
 
+use super::near;
 use super::slots::Slots;
 use crate::data::{Key, State, StepError};
 use crate::error::RunError;
@@ -169,6 +170,10 @@ impl<K: Key, S: State> Keys<K, S> {
         assert!(self.due.is_empty(), "the snapshot before is complete");
         std::mem::swap(&mut self.dirty, &mut self.due);
         self.due_epoch = epoch;
+        if self.slots.len() >= FAR_KEYS {
+            // Neighbours lie in one page, often in one line, and so may what they own.
+            self.due.sort_unstable();
+        }
     }
 
     /// Hands up to `keys` that are due to `write`; discarded keys leave. Answers whether none is left.
@@ -180,7 +185,10 @@ impl<K: Key, S: State> Keys<K, S> {
         keys: usize,
         mut write: impl FnMut(&K, Option<&S>) -> Result<(), StepError>,
     ) -> Result<bool, (String, StepError)> {
-        for _ in 0..keys {
+        for asked in 0..keys {
+            if asked % AHEAD == 0 {
+                self.ask_due();
+            }
             let Some(at) = self.due.pop() else { break };
             // One that changed again meanwhile has been written before it did; so has one whose place is another's now.
             let Some(slot) = self.slots.at(at).filter(|slot| slot.changed == self.due_epoch) else { continue };
@@ -191,6 +199,21 @@ impl<K: Key, S: State> Keys<K, S> {
             }
         }
         Ok(self.due.is_empty())
+    }
+
+    /// Asks for the memory of the keys that are written next.
+    fn ask_due(&self) {
+        if self.slots.len() < FAR_KEYS {
+            return;
+        }
+        let next = self.due.iter().rev().take(AHEAD).filter_map(|at| self.slots.get(*at));
+        let due = next.filter(|slot| slot.changed == self.due_epoch);
+        for slot in due {
+            near::ask(&slot.key);
+            if let Some(state) = &slot.state {
+                near::ask(state);
+            }
+        }
     }
 }
 

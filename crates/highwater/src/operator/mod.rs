@@ -14,6 +14,7 @@ mod keys;
 mod logic;
 mod map;
 mod merge;
+mod near;
 pub mod raw;
 mod redistribute;
 mod scope;

@@ -77,6 +77,11 @@ impl<T> Slots<T> {
         self.pieces[at as usize / PIECE][at as usize % PIECE].as_mut()
     }
 
+    /// The slot at a place, to be looked at.
+    pub(super) fn get(&self, at: u32) -> Option<&T> {
+        slot(&self.pieces, at)
+    }
+
     /// Takes out the slot at a place; `hash` is its hash.
     pub(super) fn remove(&mut self, at: u32, hash: u64) {
         if let Ok(place) = self.table.find_entry(Place::spread(hash as u32), |place| place.at == at) {
