@@ -48,7 +48,7 @@ fn example(name: &str) -> Command {
 
 #[test]
 fn every_store_that_was_ever_written_opens_and_goes_on() {
-    for store in stores("tests/stores", 5) {
+    for store in stores("tests/stores", 6) {
         for workers in ["1", "2", "3"] {
             let dir = tempfile::tempdir().unwrap();
             let bed = dir.path().join("bed");
@@ -83,7 +83,7 @@ fn every_store_of_collections_that_was_ever_written_opens_and_goes_on() {
     let all = fs::read_to_string(root.join("data/cart-collections.json")).unwrap();
     let last = r#"{"user_id":"a","type":"refund","order_id":1}"#;
     let lines: Vec<&str> = all.lines().skip(8).chain([last]).collect();
-    for store in stores("tests/stores_of_collections", 4) {
+    for store in stores("tests/stores_of_collections", 5) {
         for workers in [1, 2, 3] {
             let dir = tempfile::tempdir().unwrap();
             let bed = dir.path().join("bed");

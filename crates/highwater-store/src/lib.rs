@@ -81,6 +81,7 @@ mod manifest;
 mod media;
 mod memory;
 mod options;
+mod packs;
 mod past;
 #[cfg(test)]
 mod protocol;

@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the file in the store.
 pub(crate) const MANIFEST: &str = "manifest";
-/// The newest format that is read; it is written where a past is kept.
-pub(crate) const FORMAT: u32 = 2;
-/// The format of a store that keeps no past: any version reads it.
-const FORMAT_WITHOUT_PAST: u32 = 1;
+/// The newest format that is read: a log in sled lies in packs.
+pub(crate) const FORMAT: u32 = 3;
+/// The format of another store that keeps a past.
+const FORMAT_WITH_PAST: u32 = 2;
+/// The format of one that keeps no past: any version reads it.
+const FORMAT_FIRST: u32 = 1;
 /// The version that writes.
 pub(crate) const WRITER: &str = env!("CARGO_PKG_VERSION");
 /// Numbers of steps that were ever given out: far fewer.
@@ -210,7 +212,11 @@ impl Manifest {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let body = serde_json::to_string_pretty(self).expect("numbers, strings and lists are JSON") + "\n";
-        let format = if self.history.is_some() { FORMAT } else { FORMAT_WITHOUT_PAST };
+        let format = match (self.backend.parse(), &self.history) {
+            (Ok(Backend::Sled), _) => FORMAT,
+            (_, Some(_)) => FORMAT_WITH_PAST,
+            (_, None) => FORMAT_FIRST,
+        };
         Manifest::seal(format, body.as_bytes())
     }
 

@@ -1,4 +1,4 @@
-//! A log in sled 0.34: one database, one tree, chunk numbers as big-endian keys.
+//! A log in sled 0.34: one database, one tree, keys in the order of chunks (`packs.rs` says which, and why).
 //!
 //! Its traps, and what is done here: its flush does not reach the disk (so `sync` calls fdatasync on a handle of its
 //! own); values over a page go to files that it never syncs (so chunks are small, and `blobs` must be empty); a kill
@@ -7,11 +7,14 @@
 //! found above, by acknowledgements and checksums. How many segments it uses varies from moment to moment, so its file
 //! is kept at a length with room to spare: it stays as it is, and a full disk does not stop a log in mid-epoch. Its cache
 //! lets go of pages only after 64 uses of some of them: a scan that passes each once keeps all in memory (so `scan` uses
-//! each page some times more for every chunk in it).
+//! each page some times more for the bytes in it). It copies what is live in a segment as soon as half of it is dead, and
+//! what is copied then dies soon, too, for a log goes from its head: so what is removed is only marked at first, and
+//! counts as dead for sled a segment later (`remove`).
 
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::files::{create_private_dir, settle};
 use crate::media::{Log, Visit};
+use crate::packs::{self, Item, Pack, filler_keys, group_key, group_of};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
@@ -24,17 +27,22 @@ use std::time::{Duration, Instant};
 
 /// What is read again is little: the ends of a log. There is one cache for each shard.
 const CACHE_BYTES: u64 = 4 << 20;
-/// Uses of a chunk in a scan: those of the 17 chunks of a full page are more than 64 together.
-const USES: usize = 4;
-/// A node of 17 chunks and ten more changes must fit a quarter of a segment, or it goes to a file of its own: chunks of
-/// 4 KiB do with 512 KiB and do not with 128 KiB. Part of the format: sled opens with the same number only.
+/// Bytes that are a use in a scan: with the steps from key to key those of a full page are more than 64.
+const USE_BYTES: usize = 900;
+/// A node must fit a quarter of a segment, or it goes to a file of its own (`packs.rs`). Part of the format: sled opens
+/// with the same number only.
 const SEGMENT_BYTES: usize = 512 << 10;
+/// So many groups behind the head are marked and not yet dead: more than a segment.
+const MARKED_GROUPS: u64 = 12;
+/// Before the first pack is put, so many groups get the fillers that a power loss may have taken: what goes between two
+/// syncs, and more.
+const UNSURE_GROUPS: u64 = 16;
 /// sled writes over a segment as soon as it believes that all of it stands elsewhere on the disk. It must be right by
 /// then: less than half a segment goes between two syncs.
 const UNSYNCED_BYTES_MAX: u64 = 192 << 10;
 /// A file is this long from the start.
 const RESERVE_BYTES_LEAST: u64 = 7 << 20;
-/// What a file that outgrew its reserve gets ahead, at least; or an eighth of its length.
+/// What a file that outgrew its reserve gets ahead, at least; or a sixteenth of its length.
 const AHEAD_BYTES_LEAST: u64 = 4 << 20;
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
@@ -47,6 +55,14 @@ pub(crate) struct SledLog {
     reserved: u64,
     /// Where sled puts what it thinks too large; it never syncs these.
     blobs: PathBuf,
+    /// Chunks that are not in the database yet.
+    pack: Pack,
+    /// The first chunk that was not removed.
+    head: u64,
+    /// Groups before this one have their fillers; none: not known.
+    filled: Option<u64>,
+    /// Groups before this one are marked.
+    marked: u64,
 }
 
 /// A file that is longer than what it holds, until it is let go of.
@@ -103,10 +119,48 @@ impl SledLog {
             fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
         }
         let file = File::options().read(true).write(true).open(dir.join("db"))?;
-        Ok(SledLog { db, file: Reserved(file), reserved: RESERVE_BYTES_LEAST, blobs: dir.join("blobs") })
+        let (reserved, blobs) = (RESERVE_BYTES_LEAST, dir.join("blobs"));
+        Ok(SledLog {
+            db,
+            file: Reserved(file),
+            reserved,
+            blobs,
+            pack: Pack::default(),
+            head: 0,
+            filled: None,
+            marked: 0,
+        })
+    }
+
+    /// Puts the pack that is open into the database, and before that what splits the leaves for it.
+    fn put_pack(&mut self) -> io::Result<()> {
+        let Some((first, key, bytes)) = self.pack.whole() else { return Ok(()) };
+        let group = group_of(first);
+        let from = self.filled.unwrap_or(group.saturating_sub(UNSURE_GROUPS));
+        for filler in (from..group + 2).flat_map(filler_keys) {
+            if self.filled.is_some() || !guarded(|| self.db.contains_key(filler))? {
+                guarded(|| self.db.insert(filler, &[]))?;
+            }
+        }
+        self.filled = Some(group + 2);
+        guarded(|| self.db.insert(key, bytes))?;
+        self.pack.clear();
+        Ok(())
+    }
+
+    /// Takes keys of these groups away, all or those of chunks and packs alone.
+    fn forget(&self, groups: Range<u64>, all: bool) -> io::Result<()> {
+        let mut keys = guarded(|| Ok(self.db.range(group_key(groups.start)..group_key(groups.end)).keys()))?;
+        while let Some(key) = guarded(|| keys.next().transpose())? {
+            if all || !matches!(Item::of(&key), Some(Item::Filler(_))) {
+                guarded(|| self.db.remove(key))?;
+            }
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.put_pack()?;
         guarded(|| self.db.flush())?;
         if self.blobs.exists() && fs::read_dir(&self.blobs)?.next().is_some() {
             return Err(damaged("sled put values into files of their own, which a power loss can take".to_owned()));
@@ -120,7 +174,7 @@ impl SledLog {
     fn reserve(&mut self) -> io::Result<()> {
         let length = self.file.0.metadata()?.len();
         if length > self.reserved {
-            self.reserved = (length + AHEAD_BYTES_LEAST.max(length / 8)).next_multiple_of(SEGMENT_BYTES as u64);
+            self.reserved = (length + AHEAD_BYTES_LEAST.max(length / 16)).next_multiple_of(SEGMENT_BYTES as u64);
         }
         if length < self.reserved
             && let Err(error) = fallocate(&self.file.0, FallocateFlags::empty(), 0, self.reserved)
@@ -133,12 +187,22 @@ impl SledLog {
 
 impl Log for SledLog {
     fn append(&mut self, seq: u64, value: &[u8]) -> io::Result<()> {
-        assert!(value.len() <= CHUNK_BYTES_MAX, "sled would put {} bytes into a file of their own", value.len());
-        guarded(|| self.db.insert(seq.to_be_bytes(), value)).map(|_| ())
+        assert!(value.len() <= CHUNK_BYTES_MAX, "a chunk of {} bytes", value.len());
+        if self.pack.push(seq, value) { self.put_pack() } else { Ok(()) }
     }
 
-    fn remove(&mut self, mut seqs: Range<u64>) -> io::Result<()> {
-        seqs.try_for_each(|seq| guarded(|| self.db.remove(seq.to_be_bytes())).map(|_| ()))
+    /// A group goes when all of it is removed. At first its packs: each removal is a note behind its leaf, which stays.
+    /// A segment later its fillers, at which sled writes the leaf anew, and finds neighbours of it in the old segment
+    /// which have nothing left that could be copied.
+    fn remove(&mut self, seqs: Range<u64>) -> io::Result<()> {
+        self.head = self.head.max(seqs.end);
+        let group = group_of(self.head);
+        if self.marked < group {
+            self.forget(self.marked..group, false)?;
+            self.marked = group;
+            self.forget(0..group.saturating_sub(MARKED_GROUPS), true)?;
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -146,16 +210,25 @@ impl Log for SledLog {
     }
 
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
-        let mut values = guarded(|| Ok(self.db.range(from.to_be_bytes()..)))?;
+        let from = from.max(self.head);
+        let mut values = guarded(|| Ok(self.db.range(group_key(group_of(from))..)))?;
+        let mut visit = |seq: u64, chunk: &[u8]| if seq < from { ControlFlow::Continue(()) } else { visit(seq, chunk) };
         while let Some((key, value)) = guarded(|| values.next().transpose())? {
-            let key =
-                <[u8; 8]>::try_from(&*key).map_err(|_| damaged("it has a key that is not a number".to_owned()))?;
-            for _ in 0..USES {
-                guarded(|| self.db.contains_key(key))?;
+            for _ in 0..value.len() / USE_BYTES {
+                guarded(|| self.db.contains_key(&key))?;
             }
-            if visit(u64::from_be_bytes(key), &value) == ControlFlow::Break(()) {
-                break;
+            let flow = match Item::of(&key) {
+                Some(Item::Filler(_)) => ControlFlow::Continue(()),
+                Some(Item::Pack(first)) => visit_pack(first, &value, &mut visit)?,
+                Some(Item::Chunk(seq)) => visit(seq, &value),
+                None => return Err(damaged("it has a key of another kind".to_owned())),
+            };
+            if flow == ControlFlow::Break(()) {
+                return Ok(());
             }
+        }
+        if let Some((first, _, pack)) = self.pack.whole() {
+            let _ = visit_pack(first, pack, &mut visit)?;
         }
         Ok(())
     }
@@ -167,6 +240,16 @@ impl Log for SledLog {
     fn unsynced_bytes_max(&self) -> u64 {
         UNSYNCED_BYTES_MAX
     }
+}
+
+fn visit_pack(first: u64, pack: &[u8], visit: &mut Visit<'_>) -> io::Result<ControlFlow<()>> {
+    for chunk in packs::chunks(first, pack) {
+        let (seq, chunk) = chunk.map_err(|what| damaged(format!("{what} (pack {first})")))?;
+        if visit(seq, chunk) == ControlFlow::Break(()) {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Cuts off what was only reserved: sled would write zeroes over each segment of it before it cuts them off itself.
@@ -225,6 +308,8 @@ fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packs::GROUP_CHUNKS;
+    use std::collections::VecDeque;
 
     fn seqs(log: &SledLog) -> Vec<u64> {
         let mut seqs = Vec::new();
@@ -243,19 +328,88 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = SledLog::create(&path).unwrap();
-        (1..=9).for_each(|seq| log.append(seq, &[seq as u8; 100]).unwrap());
+        (1..=30).for_each(|seq| log.append(seq, &[seq as u8; 100]).unwrap());
         log.sync().unwrap();
         drop(log);
         fs::write(path.join("snap.FFFFFFFFFFFFFFFF.generating"), b"").unwrap();
         let mut log = SledLog::open(&path).unwrap();
-        assert_eq!(seqs(&log), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        log.remove(1..2).unwrap();
+        assert_eq!(seqs(&log), (1..=30).collect::<Vec<u64>>());
+        log.remove(1..GROUP_CHUNKS + 3).unwrap();
         drop(log);
         let found = snapshots(&path).unwrap();
         let snapshot = found.first().expect("sled keeps a snapshot");
         let bytes = fs::read(snapshot).unwrap();
         fs::write(snapshot, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(seqs(&SledLog::open(&path).unwrap()), [2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(seqs(&SledLog::open(&path).unwrap()), (GROUP_CHUNKS..=30).collect::<Vec<u64>>());
+    }
+
+    /// Chunks that were removed are not seen, whether their group is gone or not; those in a pack that is open are.
+    #[test]
+    fn a_scan_sees_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = SledLog::create(&dir.path().join("log")).unwrap();
+        for until in 1..=100u64 {
+            log.append(until, &[until as u8; 100]).unwrap();
+            let head = 1 + until / 2;
+            log.remove(head - 1..head).unwrap();
+            assert_eq!(seqs(&log), (head..=until).collect::<Vec<_>>());
+            if until % 7 == 0 {
+                log.sync().unwrap();
+            }
+        }
+    }
+
+    /// Stores that were written before there were packs.
+    #[test]
+    fn a_log_of_single_chunks_goes_on_in_packs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = SledLog::create(&path).unwrap();
+        for seq in 1..=30u64 {
+            log.db.insert(seq.to_be_bytes(), &[seq as u8; 100][..]).unwrap();
+        }
+        (31..=50).for_each(|seq| log.append(seq, &[seq as u8; 100]).unwrap());
+        assert_eq!(seqs(&log), (1..=50).collect::<Vec<u64>>());
+        log.sync().unwrap();
+        for head in [7, 20, 29, 33] {
+            log.remove(1..head).unwrap();
+            assert_eq!(seqs(&log), (head..=50).collect::<Vec<_>>());
+        }
+        drop(log);
+        assert_eq!(seqs(&SledLog::open(&path).unwrap()), (24..=50).collect::<Vec<u64>>());
+    }
+
+    /// The file of a log that moves on is hardly larger than the log, and nothing is put beside it: with chunks of
+    /// all sizes, synced often and seldom, started again in between.
+    #[test]
+    fn a_log_that_moves_on_stays_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = SledLog::create(&path).unwrap();
+        let mut rng = fastrand::Rng::with_seed(3);
+        let (mut held, mut bytes, mut next, mut unsynced) = (VecDeque::new(), 0, 1, 0);
+        for round in 0..40_000u32 {
+            let length = if round / 4000 % 2 == 0 { CHUNK_BYTES_MAX } else { rng.usize(1..CHUNK_BYTES_MAX) };
+            log.append(next, &vec![next as u8; length]).unwrap();
+            held.push_back((next, length as u64));
+            (next, bytes, unsynced) = (next + 1, bytes + length as u64, unsynced + length as u64);
+            while bytes > 24 << 20 {
+                let (seq, length) = held.pop_front().unwrap();
+                log.remove(seq..seq + 1).unwrap();
+                bytes -= length;
+            }
+            if unsynced > UNSYNCED_BYTES_MAX || rng.u32(..99) == 0 {
+                guarded(|| log.db.flush()).unwrap();
+                unsynced = 0;
+            }
+            if round % 9_999 == 9_998 {
+                log.sync().unwrap();
+                let used = log.file_bytes();
+                assert!(used < bytes * 3 / 2 + RESERVE_BYTES_LEAST, "{used} bytes for {bytes}");
+                drop(log);
+                log = SledLog::open(&path).unwrap();
+            }
+        }
     }
 
     /// The reserve is there after every sync, is cut off when opening, and takes nothing with it.
@@ -265,7 +419,8 @@ mod tests {
         let path = dir.path().join("log");
         let mut log = SledLog::create(&path).unwrap();
         for round in 0..20u64 {
-            let seqs_now: Vec<u64> = (1 + round * 50..=50 + round * 50).collect();
+            // Whole groups: a part of one is there again when it is opened.
+            let seqs_now: Vec<u64> = (4 * GROUP_CHUNKS * (round + 1)..4 * GROUP_CHUNKS * (round + 2)).collect();
             seqs_now.iter().for_each(|seq| log.append(*seq, &[*seq as u8; 100]).unwrap());
             log.sync().unwrap();
             assert_eq!(log.file_bytes(), RESERVE_BYTES_LEAST);
@@ -273,7 +428,7 @@ mod tests {
             log = SledLog::open(&path).unwrap();
             assert!(log.file_bytes() <= 4 * SEGMENT_BYTES as u64, "{}", log.file_bytes());
             assert_eq!(seqs(&log), seqs_now);
-            log.remove(seqs_now[0]..seqs_now[49] + 1).unwrap();
+            log.remove(seqs_now[0]..seqs_now[seqs_now.len() - 1] + 1).unwrap();
         }
     }
 
