@@ -165,7 +165,7 @@ enum What {
     Resume(keys::Resume),
     /// What memory a key takes
     Memory(keys::Memory),
-    /// Instructions of four small fixed workloads against those of the code before
+    /// Instructions of six small fixed workloads against those that are kept
     Guard(guard::Guard),
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Every backend is filled with so many keys, then as many rows again overwrite keys at random while the collector runs
 //! as it does under the engine. The store is opened again by a process of its own, and each key must be back with its
-//! last state. One record is committed at a time at last. Memory is all that a process ever had: a store beside no map.
+//! last state. One record is committed at a time at last. Of the past nothing is kept, or so many epochs. Memory is all that a process ever had: a store beside no map.
 
 use crate::measure::{cpu_of_this_process, rss_bytes_max};
 use highwater_store::{
-    Backend, Epoch, OpenOptions, Row, Rows, Shard, StartPlan, Started, Store, StoreError, key_group,
+    Backend, Epoch, History, OpenOptions, Row, Rows, Shard, StartPlan, Started, Store, StoreError, key_group,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -33,6 +33,9 @@ pub(crate) struct StoreBench {
     /// Keys of a store
     #[arg(long, value_delimiter = ',', default_value = "1000000")]
     keys: Vec<u64>,
+    /// Epochs of the past that are kept, each of 10,000 rows; 0: none
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    history: Vec<u64>,
     /// Where stores are made; none: a temporary directory
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -69,6 +72,7 @@ struct Figures {
 struct Line {
     store: String,
     keys: u64,
+    epochs_kept: u64,
     upserts_per_s: f64,
     upsert_cpu_us: f64,
     bytes_per_live_byte: f64,
@@ -90,15 +94,19 @@ impl StoreBench {
                 temporary.path().to_owned()
             }
         };
-        if let ([_, ..], [store], [keys]) = (&self.parts[..], &self.stores[..], &self.keys[..]) {
-            let bench = Bench::new(&dir, *store, *keys);
+        if let ([_, ..], [store], [keys], [history]) =
+            (&self.parts[..], &self.stores[..], &self.keys[..], &self.history[..])
+        {
+            let bench = Bench::new(&dir, *store, *keys, *history);
             let figures = self.parts.iter().map(|part| bench.run(*part)).collect::<Result<Vec<Figures>, StoreError>>();
             return Ok(serde_json::to_string(&figures.map_err(|error| error.to_string())?).expect("numbers make JSON"));
         }
         let mut lines = Vec::new();
         for keys in &self.keys {
             for store in &self.stores {
-                lines.push(measure(&dir.join(format!("{store}-{keys}")), *store, *keys)?);
+                for history in &self.history {
+                    lines.push(measure(&dir.join(format!("{store}-{keys}-{history}")), *store, *keys, *history)?);
+                }
             }
         }
         if self.json {
@@ -112,16 +120,17 @@ impl StoreBench {
 struct Bench {
     options: OpenOptions,
     keys: u64,
+    history: u64,
 }
 
 impl Bench {
-    fn new(dir: &Path, store: Backend, keys: u64) -> Bench {
+    fn new(dir: &Path, store: Backend, keys: u64, history: u64) -> Bench {
         let mut options = OpenOptions::new("bench");
         if store != Backend::Memory {
             options.dir = Some(dir.join("store"));
             options.backend = Some(store);
         }
-        Bench { options, keys }
+        Bench { options, keys, history }
     }
 
     fn run(&self, part: Part) -> Result<Figures, StoreError> {
@@ -133,7 +142,8 @@ impl Bench {
     }
 
     fn start(&self, fresh: bool) -> Result<Started, StoreError> {
-        let plan = StartPlan { shards: 1, steps: vec![("sum".into(), "state".into())], ..StartPlan::default() };
+        let steps = vec![("sum".into(), "state".into())];
+        let plan = StartPlan { shards: 1, steps, history: Some(History::Epochs(self.history)), ..StartPlan::default() };
         let mut options = self.options.clone();
         options.fresh = fresh;
         Store::open(options)?.start(plan)
@@ -240,12 +250,12 @@ fn bytes_below(dir: &Path) -> u64 {
 }
 
 /// Does all parts, those of a store on disk each in a process of its own.
-fn measure(dir: &Path, store: Backend, keys: u64) -> Result<Line, String> {
+fn measure(dir: &Path, store: Backend, keys: u64, history: u64) -> Result<Line, String> {
     fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let figures = match store {
-        Backend::Memory => child(dir, store, keys, "fill,commit,restore")?,
+        Backend::Memory => child(dir, store, (keys, history), "fill,commit,restore")?,
         _ => {
-            let parts = ["fill", "commit", "restore"].map(|part| child(dir, store, keys, part));
+            let parts = ["fill", "commit", "restore"].map(|part| child(dir, store, (keys, history), part));
             parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat()
         }
     };
@@ -254,6 +264,7 @@ fn measure(dir: &Path, store: Backend, keys: u64) -> Result<Line, String> {
     Ok(Line {
         store: store.to_string(),
         keys,
+        epochs_kept: history,
         upserts_per_s: fill.rows as f64 / fill.wall_s,
         upsert_cpu_us: fill.cpu_s * 1e6 / fill.rows as f64,
         bytes_per_live_byte: fill.disk_bytes as f64 / fill.live_bytes as f64,
@@ -266,10 +277,11 @@ fn measure(dir: &Path, store: Backend, keys: u64) -> Result<Line, String> {
     })
 }
 
-fn child(dir: &Path, store: Backend, keys: u64, parts: &str) -> Result<Vec<Figures>, String> {
+fn child(dir: &Path, store: Backend, (keys, history): (u64, u64), parts: &str) -> Result<Vec<Figures>, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(this);
     command.args(["store", "--parts", parts, "--stores", &store.to_string(), "--keys", &keys.to_string()]);
+    command.args(["--history", &history.to_string()]);
     command.arg("--dir").arg(dir).stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if !output.status.success() {
@@ -281,14 +293,15 @@ fn child(dir: &Path, store: Backend, keys: u64, parts: &str) -> Result<Vec<Figur
 
 fn table(lines: &[Line]) -> String {
     let mut text = String::from(
-        "| store | keys | upserts/s | CPU µs an upsert | bytes a live byte | restore keys/s of CPU | restore s | \
-         1-record commit ms (p99) | MB while filled | MB while restored |\n|---|---|---|---|---|---|---|---|---|---|\n",
+        "| store | keys | epochs kept | upserts/s | CPU µs an upsert | bytes a live byte | restore keys/s of CPU | restore s | \
+         1-record commit ms (p99) | MB while filled | MB while restored |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for line in lines {
         text += &format!(
-            "| {} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} ({:.2}) | {:.0} | {:.0} |\n",
+            "| {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} ({:.2}) | {:.0} | {:.0} |\n",
             line.store,
             line.keys,
+            line.epochs_kept,
             line.upserts_per_s,
             line.upsert_cpu_us,
             line.bytes_per_live_byte,
@@ -312,7 +325,7 @@ mod tests {
     fn all_backends_are_measured() {
         for store in Backend::all() {
             let dir = tempfile::tempdir().expect("there is a temporary directory");
-            let bench = Bench::new(dir.path(), store, 3_000);
+            let bench = Bench::new(dir.path(), store, 3_000, u64::from(store == Backend::Log));
             let [fill, commit, restore] = [Part::Fill, Part::Commit, Part::Restore]
                 .map(|part| bench.run(part).unwrap_or_else(|error| panic!("{store}, {part:?}: {error}")));
             assert_eq!((fill.rows, restore.rows), (6_000, 3_000), "{store}");
