@@ -22,7 +22,7 @@ fn a_failed_call_ends_the_run_and_loses_nothing() {
                     backend,
                     bytes: 3_000,
                     shards: 1,
-                    last: epoch + 25 + nth as u64,
+                    last: epoch + 25 + 3 * nth as u64,
                 };
                 let inject = format!("inject={calls}:error=EIO:when={nth}");
                 let mut writer = Writer::start(&load, &["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject]);
@@ -38,8 +38,8 @@ fn a_failed_call_ends_the_run_and_loses_nothing() {
                 }
             }
             eprintln!("{backend}: {struck} of {calls_max} failed calls of {calls} ended a run, nothing lost");
-            // Late calls are mostly the harness's own, which is told to stop by them.
-            assert!(struck > calls_max.isqrt(), "{backend}: {calls} struck {struck} times only");
+            // Some are the harness's own, which is told to stop by them.
+            assert!(struck > calls_max / 2, "{backend}: {calls} struck {struck} times only");
         }
     }
 }
