@@ -137,8 +137,13 @@ pub(crate) fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
 /// Processor, number of cores and allocator, as far as the system tells.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let allocator = if cfg!(feature = "jemalloc") { "jemalloc" } else { "the system's allocator" };
+    format!("{}, {cores} cores, {allocator}", processor())
+}
+
+/// The processor's name, or its architecture where the system tells none.
+pub(crate) fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|model| model.1));
-    let allocator = if cfg!(feature = "jemalloc") { "jemalloc" } else { "the system's allocator" };
-    format!("{}, {cores} cores, {allocator}", model.unwrap_or(std::env::consts::ARCH))
+    model.unwrap_or(std::env::consts::ARCH).to_owned()
 }

@@ -2,11 +2,12 @@
 //!
 //! Six small fixed workloads, each under valgrind's callgrind, against the counts in `instructions.json`, which are part of
 //! the repository. More than [`TOLERANCE`] above a count fails; `--write` keeps the new ones, on purpose. Counts hold for
-//! one release of the compiler, one architecture and one profile: for another, or without valgrind, the guard says so
-//! loudly and measures nothing. All workloads but the first have an epoch for every record: what longer epochs do depends
-//! on time, since sources measure how much they read at once. They repeat to half a per cent.
+//! one release of the compiler, one kind of processor (libraries choose their code by it) and one profile: for another, or
+//! without valgrind, the guard says so loudly and measures nothing. All workloads but the first have an epoch for every
+//! record: what longer epochs do depends on time, since sources measure how much they read at once. They repeat to two
+//! per cent.
 
-use crate::contest::{input, place};
+use crate::contest::{input, place, processor};
 use crate::workload::{Generated, Workload};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ pub(crate) struct Guard {
     write: bool,
 }
 
-/// What is kept: instructions by workload, for each build that was counted.
+/// What is kept: instructions by workload, for each build and processor that was counted.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Kept(BTreeMap<String, BTreeMap<String, u64>>);
@@ -55,8 +56,8 @@ impl Guard {
     /// Measures and compares; returns the report.
     pub(crate) fn run(&self) -> Result<String, String> {
         let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-        let toolchain = format!("{}, {}", told(Command::new("rustc").arg("--version"))?, std::env::consts::ARCH);
-        let build = format!("{toolchain}, {profile}");
+        let toolchain = told(Command::new("rustc").arg("--version"))?;
+        let build = format!("{toolchain}, {}, {profile}", processor());
         let at = |error: String| format!("{}: {error}", self.counts.display());
         let mut kept: Kept = match fs::read(&self.counts) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| at(error.to_string()))?,
