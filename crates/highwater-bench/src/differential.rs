@@ -10,4 +10,4 @@ mod churn;
 mod price;
 
 pub(crate) use churn::Churn;
-pub(crate) use price::Price;
+pub(crate) use price::{Price, added_up};

@@ -2,7 +2,8 @@
 //!
 //! Every backend is filled with so many keys, then as many rows again overwrite keys at random while the collector runs
 //! as it does under the engine. The store is opened again by a process of its own, and each key must be back with its
-//! last state. One record is committed at a time at last. Of the past nothing is kept, or so many epochs. Memory is all that a process ever had: a store beside no map.
+//! last state. One record is committed at a time at last. Of the past nothing is kept, or so many epochs. Memory is all
+//! that a process ever had: a store beside no map.
 
 use crate::measure::{cpu_of_this_process, rss_bytes_max};
 use highwater_store::{

@@ -119,7 +119,7 @@ impl Price {
 }
 
 /// The collection that the changes in a file add up to.
-fn added_up(path: &Path) -> std::io::Result<Digest> {
+pub(crate) fn added_up(path: &Path) -> std::io::Result<Digest> {
     let mut records: BTreeMap<String, i64> = BTreeMap::new();
     for line in BufReader::new(fs::File::open(path)?).lines() {
         let line = line?;
