@@ -62,7 +62,7 @@ impl Fault {
             Fault::LostTail => call == Call::Open,
             Fault::OldFile => call == Call::Read,
             Fault::OldChunk => call == Call::Chunk,
-            Fault::FlippedBit => matches!(call, Call::Chunk | Call::Read),
+            Fault::FlippedBit => matches!(call, Call::FirstChunk | Call::Chunk | Call::Read),
         }
     }
 }
@@ -74,6 +74,8 @@ enum Call {
     Read,
     Open,
     Scan,
+    /// The first chunk of a scan, for which no other can stand in.
+    FirstChunk,
     Chunk,
 }
 
@@ -145,9 +147,8 @@ impl FaultyDisk {
         *number += 1;
         let number = *number;
         let drawn = plan.draw(&format!("{name} {call:?}"), number);
-        // A log has many chunks, and is opened seldom.
+        // A log is opened seldom.
         let one_in = match call {
-            Call::Chunk => plan.one_in * 40,
             Call::Open => (plan.one_in / 8).max(2),
             Call::Read => (plan.one_in / 2).max(2),
             _ => plan.one_in,
@@ -347,7 +348,8 @@ impl Log for FaultyLog {
         }
         let mut before: Option<Vec<u8>> = None;
         self.log.scan(from, &mut |seq, value| {
-            let struck = self.disk.strike(&self.name, Call::Chunk);
+            let call = if before.is_some() { Call::Chunk } else { Call::FirstChunk };
+            let struck = self.disk.strike(&self.name, call);
             let given = match (struck, before.take()) {
                 (Some((Fault::FlippedBit, drawn)), _) => {
                     let mut flipped = value.to_vec();
