@@ -7,7 +7,7 @@
 
 use crate::measure::{cpu_of_this_process, rss_bytes_max};
 use highwater_store::{
-    Backend, Epoch, History, OpenOptions, Row, Rows, Shard, StartPlan, Started, Store, StoreError, key_group,
+    Backend, Epoch, History, Job, OpenOptions, Row, Rows, Shard, StartPlan, Started, Store, StoreError, key_group,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -192,16 +192,17 @@ impl Bench {
         let mut last = vec![0; usize::try_from(self.keys).expect("keys lie in memory")];
         (0..2 * self.keys).for_each(|number| last[self.key(number) as usize] = number);
         let (before, start) = (rss_bytes_max(), Clocks::now());
-        let (mut rows, mut wrong) = (0, 0);
-        let mut store = Store::open(self.options.clone())?;
-        store.rows(&mut |Row { key, value, .. }| {
+        let here = |jobs: Vec<Job<'_>>| jobs.into_iter().for_each(|job| job());
+        let take = |(rows, wrong): &mut (u64, u64), Row { key, value, .. }: Row<'_>| {
             // The key of the single commits.
             if key != ONE {
                 let number = |bytes: &[u8]| u64::from_be_bytes(bytes[..8].try_into().expect("eight bytes"));
-                rows += 1;
-                wrong += u64::from(value.len() != STATE || last[number(key) as usize] != number(value));
+                *rows += 1;
+                *wrong += u64::from(value.len() != STATE || last[number(key) as usize] != number(value));
             }
-        })?;
+        };
+        let (_store, counts) = Store::find(self.options.clone(), &here)?.read(&here, take)?;
+        let (rows, wrong) = counts[0];
         let (wall, cpu) = (start.wall.elapsed(), cpu_of_this_process() - start.cpu);
         assert_eq!((rows, wrong), (self.keys, 0), "every key is back with its last state");
         let rss_bytes = rss_bytes_max().saturating_sub(before);

@@ -254,7 +254,8 @@ impl Store {
                 &shard.found.index
             } else {
                 let path = self.media.path(&shard.place.dir);
-                then = shard.reader(&path, None).read(&self.manifest.lineage.until(self.execution(), epoch))?.index;
+                let lineage = self.manifest.lineage.until(self.execution(), epoch);
+                then = shard.reader(&path, None).read(&lineage, epoch, &mut |_| Ok(()))?.index;
                 &then
             };
             for (_, tally) in index.tallies().iter().enumerate().filter(|(group, _)| groups.contains(&(*group as u16)))

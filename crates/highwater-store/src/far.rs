@@ -38,6 +38,7 @@ pub enum DirCall {
     Append(u64, Vec<(u64, ByteBuf)>),
     Sync(u64),
     Scan(u64, u64),
+    Ends(u64),
     CloseLog(u64),
 }
 
@@ -49,6 +50,7 @@ pub enum DirAnswer {
     Done,
     Number(u64),
     Names(Vec<String>),
+    Ends(Option<(u64, u64)>),
     Bytes(Option<ByteBuf>),
     Log { log: u64, file_bytes: u64, unsynced_bytes_max: u64, end_fault: Option<String> },
     Values { values: Vec<(u64, ByteBuf)>, more: bool },
@@ -226,6 +228,13 @@ impl Log for FarLog {
             }
         }
     }
+    fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        self.send()?;
+        match ask(&*self.calls, DirCall::Ends(self.log))? {
+            DirAnswer::Ends(ends) => Ok(ends),
+            _ => Err(out_of_turn()),
+        }
+    }
     fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
@@ -306,6 +315,7 @@ impl Desk {
                 })?;
                 DirAnswer::Values { values, more }
             }
+            DirCall::Ends(log) => DirAnswer::Ends(self.log(log)?.ends()?),
             DirCall::CloseLog(log) => {
                 self.logs.remove(&log);
                 DirAnswer::Done

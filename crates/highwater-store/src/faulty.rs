@@ -364,6 +364,13 @@ impl Log for FaultyLog {
         })
     }
 
+    fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        match self.disk.strike(&self.name, Call::Scan) {
+            Some((fault, _)) => Err(failure(fault)),
+            None => self.log.ends(),
+        }
+    }
+
     fn file_bytes(&self) -> u64 {
         self.log.file_bytes()
     }

@@ -5,6 +5,7 @@ use crate::disk::DirDisk;
 use crate::error::StoreError;
 use crate::far::{Desk, DirAnswer, DirCall, DirCalls, FarDir};
 use crate::ids::{Epoch, Execution, StoreId};
+use crate::jobs::in_turn;
 use crate::join::open;
 use crate::lock;
 use crate::manifest::{Manifest, Named, generation_of};
@@ -14,6 +15,7 @@ use crate::shard::Shard;
 use crate::spread::{Part, Spread};
 use crate::start::{left_overs, remove};
 use crate::store::Store;
+use crate::unread::Unread;
 use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -128,14 +130,14 @@ fn named(note: &DirNote, holder: &str) -> Named {
 }
 
 impl Store {
-    /// Opens a store that lies in these directories, for a run of `shards` shards, as many at each process. Each process has
+    /// [Finds](Store::find) a store that lies in these directories, for a run of `shards` shards, as many at each process. Each process has
     /// one directory of its own; others only give away what they have. Changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Scattered`] if a shard is in none of them, or in two, or a start that was cut short took part with
     /// others. Any [`StoreError`] that speaks of opening.
-    pub fn open_over(options: OpenOptions, dirs: Vec<StoreDir>, shards: usize) -> Result<Store, StoreError> {
+    pub fn find_over(options: OpenOptions, dirs: Vec<StoreDir>, shards: usize) -> Result<Unread, StoreError> {
         let parts = dirs.into_iter().map(|StoreDir(part)| part).collect();
-        Store::open_on(Arc::new(Spread::new(parts, shards)?), options)
+        Unread::on(Arc::new(Spread::new(parts, shards)?), options, &in_turn)
     }
 }

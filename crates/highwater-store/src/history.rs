@@ -52,13 +52,28 @@ pub(crate) struct Times {
 
 impl Times {
     pub(crate) fn mark(&mut self, keep: History, epoch: Epoch, unix_ms: u64) {
-        let History::Time(time) = keep else { return };
-        let stride = u64::try_from(time.as_millis()).unwrap_or(u64::MAX) / 1024;
+        let Some(stride) = stride(keep) else { return };
         let due = self.marks.back().is_none_or(|(last, at)| unix_ms.saturating_sub(*at) > stride && epoch > *last);
         if due {
             self.marks.push_back((epoch, unix_ms));
         }
     }
+
+    /// The same, of an epoch before all that were marked.
+    pub(crate) fn mark_before(&mut self, keep: History, epoch: Epoch, unix_ms: u64) {
+        let (Some((first, at)), Some(stride)) = (self.marks.front(), stride(keep)) else {
+            return self.mark(keep, epoch, unix_ms);
+        };
+        if at.saturating_sub(unix_ms) > stride && epoch < *first {
+            self.marks.push_front((epoch, unix_ms));
+        }
+    }
+}
+
+/// How far apart marks lie, at least, in milliseconds; none where they are not needed.
+fn stride(keep: History) -> Option<u64> {
+    let History::Time(time) = keep else { return None };
+    Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX) / 1024)
 }
 
 /// What a running shard keeps, and since when.

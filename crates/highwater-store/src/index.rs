@@ -8,7 +8,7 @@ use crate::entries::{Entries, Entry, KeyHash};
 use crate::ids::{Epoch, KeyGroup, StepId};
 use crate::rows::PackedRow;
 use crate::rules::{Rule, on};
-use crate::units::Place;
+use crate::units::{Place, UnitRow};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -17,13 +17,21 @@ use std::hash::{BuildHasher, RandomState};
 pub(crate) struct Version {
     key: KeyHash,
     group: KeyGroup,
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     hash: u64,
     bytes: u32,
     live: bool,
 }
 
 impl Version {
+    /// The version that a row of this key is.
+    pub(crate) fn of(key: KeyHash, epoch: Epoch, row: &PackedRow<'_>) -> Version {
+        let live = row.value.is_some();
+        let bytes = u32::try_from(row.packed.len()).unwrap_or(u32::MAX);
+        let hash = if live { row.hash() } else { 0 };
+        Version { key, group: row.group, epoch, hash, bytes, live }
+    }
+
     /// The key that it is a version of.
     pub(crate) fn key(&self) -> KeyHash {
         self.key
@@ -88,10 +96,7 @@ impl Index {
 
     /// The version that a row is.
     pub(crate) fn version(&self, epoch: Epoch, row: &PackedRow<'_>) -> Version {
-        let live = row.value.is_some();
-        let bytes = u32::try_from(row.packed.len()).unwrap_or(u32::MAX);
-        let hash = if live { row.hash() } else { 0 };
-        Version { key: self.key(row.step, row.key), group: row.group, epoch, hash, bytes, live }
+        Version::of(self.key(row.step, row.key), epoch, row)
     }
 
     /// Looks keys up that are about to be needed, all before any is: the memory is then asked for many at once.
@@ -115,13 +120,24 @@ impl Index {
         old.map_or(group, |old| old.group)
     }
 
+    /// A row that lies before all that were seen of a log: it is the newest of its key if none was. None: one was, and is
+    /// of an earlier epoch all the same; the later epoch counts.
+    pub(crate) fn first(&mut self, key: KeyHash, row: &UnitRow<'_>) -> Option<bool> {
+        let seen = self.entries.find(key).map(|entry| entry.epoch);
+        if seen.is_some_and(|seen| row.epoch <= seen || !on(Rule::ByEpoch)) {
+            return Some(false);
+        }
+        self.set(Version::of(key, row.epoch, &row.row), row.place);
+        seen.is_none().then_some(true)
+    }
+
     /// Makes this the newest version, unless one of a later epoch is there; answers what it stands for from now on.
-    fn set(&mut self, version: Version, place: Place) -> Option<Entry> {
+    pub(crate) fn set(&mut self, version: Version, place: Place) -> Option<Entry> {
         let Version { key, group, epoch, hash, bytes, live } = version;
         let mut new = Entry { key, newest: place, epoch, committed: Place::default(), hash, bytes, group, live };
         let mut before = None;
         if let Some(old) = self.entries.add(new) {
-            if epoch < old.epoch && on(Rule::ByEpoch) {
+            if epoch < old.epoch {
                 return None;
             }
             if old.live {
@@ -151,6 +167,20 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// All that was set is committed, and so are all epochs up to `bound`, if that is given: what is removed is forgotten.
+    pub(crate) fn settle(&mut self, bound: Option<Epoch>) {
+        let mut last = Epoch(0);
+        let mut gone = Vec::new();
+        for entry in self.entries.iter() {
+            last = last.max(entry.epoch);
+            if !entry.live {
+                gone.push(entry.key);
+            }
+        }
+        gone.into_iter().for_each(|key| self.entries.remove(key));
+        self.bound = bound.unwrap_or(last);
     }
 
     /// What becomes of a row at the head of the log whose epoch is committed.
@@ -184,121 +214,10 @@ impl Index {
     }
 }
 
-/// Builds an index from a log that is read, where versions come in any order: the greatest epoch wins.
-pub(crate) struct Rebuild {
-    index: Index,
-    /// Versions of an epoch whose commit record was not read yet.
-    open: Vec<(Version, Place)>,
-    /// Versions of whole epochs beyond this one wait until all up to it are known.
-    direct_until: Epoch,
-    later: Vec<(Version, Place)>,
-    /// Versions that come next: their entries are looked up together.
-    next: Vec<(Version, Place)>,
-}
-
-/// Versions whose entries are looked up before the first of them is taken.
-const WARM_VERSIONS: usize = 64;
-
-impl Rebuild {
-    /// Of epochs beyond `from` all versions are remembered, as a collector must that keeps them.
-    pub(crate) fn new(key_groups: u16, from: Option<Epoch>) -> Rebuild {
-        let direct_until = from.unwrap_or(Epoch(u64::MAX));
-        let (open, later, next) = (Vec::new(), Vec::new(), Vec::with_capacity(WARM_VERSIONS));
-        Rebuild { index: Index::new(key_groups), open, direct_until, later, next }
-    }
-
-    /// A version that counts, of an epoch that is whole.
-    pub(crate) fn see(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
-        let version = self.index.version(epoch, row);
-        self.sort(version, place);
-    }
-
-    /// A version that counts if its epoch does, which is not known yet.
-    pub(crate) fn wait(&mut self, epoch: Epoch, row: &PackedRow<'_>, place: Place) {
-        self.open.push((self.index.version(epoch, row), place));
-    }
-
-    /// All epochs up to this one are whole.
-    pub(crate) fn whole(&mut self, until: Epoch) {
-        let mut open = std::mem::take(&mut self.open);
-        open.retain(|(version, place)| {
-            let waits = version.epoch > until;
-            if !waits {
-                self.sort(*version, *place);
-            }
-            waits
-        });
-        self.open = open;
-    }
-
-    fn sort(&mut self, version: Version, place: Place) {
-        if version.epoch > self.direct_until {
-            self.later.push((version, place));
-        } else {
-            self.take(version, place);
-        }
-    }
-
-    fn take(&mut self, version: Version, place: Place) {
-        self.next.push((version, place));
-        if self.next.len() == WARM_VERSIONS {
-            self.take_next();
-        }
-    }
-
-    /// Of one epoch, the later place wins: it is a copy, or a later row of that epoch.
-    fn take_next(&mut self) {
-        self.index.warm(self.next.iter().map(|(version, _)| version.key));
-        for (version, place) in self.next.drain(..) {
-            self.index.set(version, place);
-        }
-    }
-
-    /// The index of what was seen, all of it committed.
-    ///
-    /// It is that of a collector whose bound is `floor`, if epochs beyond it were to be remembered.
-    pub(crate) fn finish(mut self, floor: Epoch) -> Index {
-        let mut later = std::mem::take(&mut self.later);
-        later.sort_by_key(|(version, _)| version.epoch);
-        let first = later.partition_point(|(version, _)| version.epoch <= floor);
-        let beyond = later.split_off(first);
-        later.into_iter().for_each(|(version, place)| self.take(version, place));
-        self.take_next();
-        let mut bound = Epoch(0);
-        let mut gone = Vec::new();
-        for entry in self.index.entries.iter() {
-            bound = bound.max(entry.epoch);
-            if !entry.live {
-                gone.push(entry.key);
-            }
-        }
-        gone.into_iter().for_each(|key| self.index.entries.remove(key));
-        self.index.bound = if self.direct_until == Epoch(u64::MAX) { bound } else { floor };
-        for (version, place) in beyond {
-            self.index.write(version, place);
-        }
-        self.index
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rows::Rows;
-
-    /// Found by mutating stores: a key under another group than before is taken from where it was counted.
-    #[test]
-    fn a_key_is_counted_in_one_group() {
-        let (mut rows, mut rebuild) = (Rows::new(), Rebuild::new(2, None));
-        rows.put(StepId(1), KeyGroup(0), b"k", b"1");
-        rows.put(StepId(1), KeyGroup(1), b"k", b"2");
-        for (seq, row) in (1..).zip(rows.iter()) {
-            rebuild.see(Epoch(seq), &row, Place::new(seq, 0));
-        }
-        let index = rebuild.finish(Epoch(0));
-        assert_eq!(index.tallies().iter().map(|tally| tally.rows).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!((index.tallies()[0].hash, index.live_places().len()), (0, 1));
-    }
 
     fn row(value: Option<&[u8]>) -> Rows {
         let mut rows = Rows::new();

@@ -12,7 +12,8 @@ use crate::lock;
 use crate::manifest::{Manifest, shard_dir};
 use crate::media::{Lock, Media};
 use crate::shard::{Shard, ShardPlace};
-use crate::store::{Store, open_shard, salt};
+use crate::shard_end::{Opened, ShardEnd};
+use crate::store::{Store, salt};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,24 +67,18 @@ pub(crate) fn open(
     let backend = manifest.backend(&**media)?;
     let salt = salt(id, generation, index, shards);
     let place = ShardPlace { dir: shard_dir(generation, index), index, shards, key_groups, salt };
-    let end = Instant::now() + HANDED_OVER;
-    let (shard, _, _) = loop {
-        match open_shard(&**media, place.clone(), backend, manifest) {
+    let give_up = Instant::now() + HANDED_OVER;
+    let end = loop {
+        match ShardEnd::open(&**media, place.clone(), backend, manifest) {
             // A backend may take a moment to let go of what the process that started the store had open.
-            Err(StoreError::Io { .. }) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            Err(StoreError::Io { .. }) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(20)),
             other => break other?,
         }
     };
-    let run = (manifest.execution, lineage.clone(), lineage.resume());
-    Ok(Shard::resumed(
-        Arc::clone(media),
-        shard.log,
-        shard.place,
-        run,
-        shard.found,
-        manifest.history.map(|kept| kept.keep),
-        Lock::clone(held),
-    ))
+    let (resume, kept) = (lineage.resume(), manifest.history);
+    let (Opened { place, log, found }, _) = end.read(&**media, (lineage, resume), kept, &mut |_| Ok(()))?;
+    let (run, keep) = ((manifest.execution, lineage.clone(), resume), kept.map(|kept| kept.keep));
+    Ok(Shard::resumed(Arc::clone(media), log, place, run, found, keep, Lock::clone(held)))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use crate::error::StoreError;
 use crate::history::History;
 use crate::ids::Epoch;
-use crate::store::{Opened, Row, Store};
+use crate::shard_end::Opened;
+use crate::store::{Row, Store};
 use crate::units::UnitRow;
 use std::ops::RangeInclusive;
 
@@ -83,8 +84,7 @@ impl Store {
         if epoch == self.resume {
             return reader.live(shard.found.index.live_places(), visit);
         }
-        let then = reader.read(&self.manifest.lineage.until(self.execution(), epoch))?;
-        reader.check(&then.index, &then.history)?;
+        let then = reader.read(&self.manifest.lineage.until(self.execution(), epoch), epoch, &mut |_| Ok(()))?;
         reader.live(then.index.live_places(), visit)
     }
 }

@@ -82,6 +82,12 @@ pub(crate) trait Log: Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Visits the values from `from` on, in order.
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()>;
+    /// The numbers of the first and the last value.
+    fn ends(&self) -> io::Result<Option<(u64, u64)>>;
+    /// Where to begin a scan of some values, about `values`, that ends before `until`, which is not 0: less than that.
+    fn begin(&self, until: u64, values: u64) -> u64 {
+        until.saturating_sub(values)
+    }
     /// Bytes that the log takes on its medium.
     fn file_bytes(&self) -> u64;
     /// The most that may be written between two syncs, if a power loss in between could take what was synced before.
@@ -130,6 +136,14 @@ impl Bounded {
 
     pub(crate) fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
         self.log.scan(from, visit)
+    }
+
+    pub(crate) fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        self.log.ends()
+    }
+
+    pub(crate) fn begin(&self, until: u64, values: u64) -> u64 {
+        self.log.begin(until, values)
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {

@@ -303,6 +303,11 @@ impl Log for MemoryLog {
         }
     }
 
+    fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        let log = locked(&self.0);
+        Ok(log.visible.first_key_value().zip(log.visible.last_key_value()).map(|(first, last)| (*first.0, *last.0)))
+    }
+
     fn file_bytes(&self) -> u64 {
         locked(&self.0).visible.values().map(|value| value.len() as u64).sum()
     }

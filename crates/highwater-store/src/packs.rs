@@ -98,6 +98,11 @@ impl Pack {
         (!self.bytes.is_empty()).then_some((self.first, [a, b, c, d, e, f, g, h, i, j], &self.bytes))
     }
 
+    /// The number of its last chunk, where it has one.
+    pub(crate) fn last(&self) -> u64 {
+        self.next - 1
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
     }

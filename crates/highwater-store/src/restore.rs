@@ -2,19 +2,25 @@
 //!
 //! A chunk of execution n and epoch e is dead iff a later execution of the lineage began before e. Nothing is cut off
 //! or repaired here: dead chunks stay where they are, passed over, until the collector reaches them.
+//!
+//! What a shard has is read once, from the end of its log to its beginning: the last commit record says how far it is, and
+//! the first row that is met of a key is the newest, which can be given away at once.
 
 use crate::chunk::Chunk;
 use crate::commit::{Commit, Tally};
+use crate::entries::KeyHash;
 use crate::error::StoreError;
-use crate::history::{Kept, Times};
+use crate::history::Kept;
 use crate::ids::{Epoch, Execution};
-use crate::index::{Index, Rebuild};
+use crate::index::Index;
 use crate::manifest::Lineage;
 use crate::media::Bounded;
+use crate::rebuild::Rebuild;
 use crate::rows::COMMIT_STEP;
 use crate::rules::{Rule, on};
+use crate::stretch::Stretch;
+use crate::track::{Standing, Track};
 use crate::units::{Assembler, Place, Unit, UnitRow};
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +37,11 @@ pub(crate) struct Reader<'a> {
 
 /// So many chunks without a row that is wanted are passed by. It is about what a log at another process sends at once
 /// where chunks are small, so that hardly any is sent twice.
-const STRETCH_CHUNKS: u64 = if cfg!(test) { 2 } else { 4096 };
+const SKIP_CHUNKS: u64 = if cfg!(test) { 2 } else { 4096 };
+/// Chunks that are held at once by a reader that goes backwards, about: few megabytes.
+const STRETCH_CHUNKS: u64 = if cfg!(test) { 5 } else { 240 };
+/// The same for one that looks for the last commit record, in its first step.
+const TAIL_CHUNKS: u64 = if cfg!(test) { 2 } else { 32 };
 
 /// Extent of a log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +50,6 @@ pub(crate) struct Extent {
     pub(crate) last_seq: u64,
     pub(crate) bytes: u64,
     pub(crate) oldest: Option<Execution>,
-    pub(crate) newest: Execution,
 }
 
 /// Why reading stopped, before it is known where.
@@ -52,97 +61,221 @@ impl From<&'static str> for Damage {
     }
 }
 
-impl Reader<'_> {
-    /// Visits all units in order.
-    fn units(&self, mut visit: impl FnMut(&Unit<'_>) -> Result<(), Damage>) -> Result<Extent, StoreError> {
-        self.walk(0, |unit| visit(unit).map(ControlFlow::Continue))
-    }
+/// What the end of a log tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// The last epoch that the shard has whole, and whether nothing more was to come in the last execution.
+    pub(crate) at: Epoch,
+    pub(crate) closed: bool,
+    pub(crate) last_seq: u64,
+    /// The execution that wrote last.
+    pub(crate) newest: Execution,
+}
 
+/// Is given rows that are live, as they are read: the newest of each key, once, in no order.
+pub(crate) type Give<'g> = dyn FnMut(&UnitRow<'_>) -> Result<(), String> + 'g;
+
+/// What is known of a shard once it was read.
+pub(crate) struct ReadShard {
+    pub(crate) extent: Extent,
+    pub(crate) index: Index,
+    pub(crate) history: Track,
+    /// Whether the rows that were given away are those that are live, all of them. If not, they are to be forgotten.
+    pub(crate) gave_all: bool,
+}
+
+impl Reader<'_> {
     /// Visits units in order, from the one that begins at `from` on, until told to stop.
     pub(crate) fn scan(
         &self,
         from: u64,
         mut visit: impl FnMut(&Unit<'_>) -> Result<ControlFlow<()>, String>,
-    ) -> Result<Extent, StoreError> {
-        self.walk(from, |unit| visit(unit).map_err(Damage))
+    ) -> Result<(), StoreError> {
+        let mut assembler = Assembler::default();
+        self.chunks(from, |seq, chunk, _| {
+            assembler.feed(seq, chunk)?.map_or(Ok(ControlFlow::Continue(())), |unit| visit(&unit).map_err(Damage))
+        })
     }
 
-    /// Every chunk is checked; numbers must follow each other without a gap.
-    fn walk(
+    /// Visits chunks in order, from `from` on, with their sizes. Each is checked; numbers must follow each other without
+    /// a gap.
+    fn chunks(
         &self,
         from: u64,
-        mut visit: impl FnMut(&Unit<'_>) -> Result<ControlFlow<()>, Damage>,
-    ) -> Result<Extent, StoreError> {
-        let (mut extent, mut assembler, mut failed) = (Extent::default(), Assembler::default(), None);
+        mut visit: impl FnMut(u64, &Chunk<'_>, u64) -> Result<ControlFlow<()>, Damage>,
+    ) -> Result<(), StoreError> {
+        let (mut last, mut failed) = (None, None);
         let scanned = self.log.scan(from, &mut |seq, bytes| {
             let mut read = || -> Result<ControlFlow<()>, Damage> {
-                if extent.oldest.is_some() && seq != extent.last_seq + 1 {
-                    return Err(Damage(format!("the chunks from {} to here are missing", extent.last_seq + 1)));
+                if let Some(last) = last.replace(seq)
+                    && seq != last + 1
+                {
+                    return Err(missing(last + 1));
                 }
                 let chunk = Chunk::decode(self.salt, seq, bytes)?;
-                if extent.oldest.is_none() {
-                    extent.first_seq = seq;
-                }
-                let oldest = extent.oldest.get_or_insert(chunk.execution);
-                *oldest = chunk.execution.min(*oldest);
-                extent.newest = chunk.execution.max(extent.newest);
-                extent.last_seq = seq;
-                extent.bytes += bytes.len() as u64;
-                assembler.feed(seq, &chunk)?.map_or(Ok(ControlFlow::Continue(())), |unit| visit(&unit))
+                visit(seq, &chunk, bytes.len() as u64)
             };
-            match read() {
-                Ok(flow) => flow,
-                Err(Damage(what)) => {
-                    failed = Some((seq, what));
-                    ControlFlow::Break(())
-                }
-            }
+            read().unwrap_or_else(|Damage(what)| {
+                failed = Some((seq, what));
+                ControlFlow::Break(())
+            })
         });
         scanned.map_err(StoreError::io(self.path, "reading"))?;
-        match failed {
-            Some((seq, what)) => Err(self.damage(Some(seq), what)),
-            None => Ok(extent),
-        }
+        failed.map_or(Ok(()), |(seq, what)| Err(self.damage(Some(seq), what)))
     }
 
     pub(crate) fn damage(&self, chunk: Option<u64>, what: String) -> StoreError {
         StoreError::Corrupt { path: PathBuf::from(self.path), shard: Some(self.shard), chunk, what, durable: None }
     }
 
-    /// Follows the commit records under this lineage, and indexes all rows that count up to the last of them.
-    pub(crate) fn read(&self, lineage: &Lineage) -> Result<ReadShard, StoreError> {
-        let from = self.kept.map(|kept| kept.from);
-        let (mut rebuild, mut history) = (Rebuild::new(self.key_groups, from), Track::new(self.key_groups, self.kept));
-        let extent = self.units(|unit| {
-            unit.rows(|row| {
-                if row.row.step == COMMIT_STEP {
-                    history.follow(lineage, unit, &row)?;
-                    rebuild.whole(history.at.unwrap_or_default());
-                    return Ok(());
+    fn no_record(&self) -> StoreError {
+        self.damage(None, "it has no commit record that counts".to_owned())
+    }
+
+    /// Takes the units that begin in chunks `from` to `until`, all of which must be there; adds these to the extent.
+    /// Answers the execution that wrote the last of them.
+    fn stretch(
+        &self,
+        (from, until): (u64, u64),
+        held: &mut Stretch,
+        extent: &mut Extent,
+    ) -> Result<Execution, StoreError> {
+        held.clear();
+        let (mut assembler, mut next, mut newest) = (Assembler::default(), from, Execution(0));
+        self.chunks(from, |seq, chunk, bytes| {
+            if chunk.execution < newest {
+                return Err("it is of an earlier execution than the chunk before it".into());
+            }
+            if seq < until {
+                if seq != next {
+                    return Err(missing(next));
                 }
-                if row.row.group.0 >= self.key_groups {
-                    return Err("a row is of a key group that the store does not have".into());
+                (newest, next) = (chunk.execution, seq + 1);
+                extent.oldest = Some(extent.oldest.map_or(newest, |oldest| oldest.min(newest)));
+                extent.bytes += bytes;
+            }
+            if let Some(unit) = assembler.feed(seq, chunk)?.filter(|unit| unit.first_seq < until) {
+                if unit.first_seq == seq {
+                    held.push(&unit);
+                } else {
+                    let head = Unit { body: &[], ..unit };
+                    held.push_large(&head, assembler.take_body());
                 }
-                if counts(lineage, unit.execution, row.epoch) {
-                    // Before the first record of a log there is nothing that a crash could have left half.
-                    match history.at.is_some_and(|at| row.epoch > at) {
-                        true => rebuild.wait(row.epoch, &row.row, row.place),
-                        false => rebuild.see(row.epoch, &row.row, row.place),
-                    }
-                }
-                Ok(())
-            })
+            }
+            // One chunk more is looked at: it must not go on with what did not begin.
+            let goes_on = seq < until || assembler.open_since().is_some_and(|first| first < until);
+            Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        match history.at {
-            Some(at) if history.whole => Ok(ReadShard { at, extent, index: rebuild.finish(history.floor), history }),
-            _ => Err(self.damage(None, "it has no commit record that counts".to_owned())),
+        if next < until {
+            let Damage(what) = missing(next);
+            return Err(self.damage(Some(next), what));
         }
+        Ok(newest)
+    }
+
+    /// Finds the last commit record that counts under this lineage.
+    pub(crate) fn tail(&self, lineage: &Lineage) -> Result<Tail, StoreError> {
+        let (first, last_seq) = self.ends()?;
+        let (mut until, mut step, mut held) = (last_seq + 1, TAIL_CHUNKS, Stretch::default());
+        let (mut newest, mut standing) = (None, None);
+        while until > first {
+            let from = self.log.begin(until, step).max(first);
+            let wrote = self.stretch((from, until), &mut held, &mut Extent::default())?;
+            let newest = *newest.get_or_insert(wrote);
+            for unit in held.backwards() {
+                self.records(&unit, |commit| {
+                    standing = standing.or_else(|| Standing::of(&commit, lineage, unit.execution));
+                    Ok(())
+                })?;
+                if let Some(Standing { at, closed, .. }) = standing {
+                    return Ok(Tail { at, closed, last_seq, newest });
+                }
+            }
+            (until, step) = (from, (step * 4).min(STRETCH_CHUNKS));
+        }
+        Err(self.no_record())
+    }
+
+    fn ends(&self) -> Result<(u64, u64), StoreError> {
+        self.log.ends().map_err(StoreError::io(self.path, "reading"))?.ok_or_else(|| self.no_record())
+    }
+
+    /// Visits the commit records of a unit, the last first.
+    fn records(&self, unit: &Unit<'_>, mut visit: impl FnMut(Commit) -> Result<(), String>) -> Result<(), StoreError> {
+        let mut commits = Vec::new();
+        let read = unit.rows(|row| {
+            if row.row.step == COMMIT_STEP {
+                let value = row.row.value.ok_or("a commit record is removed")?;
+                commits.push(Commit::read(unit.epoch, value)?);
+            }
+            Ok::<(), &'static str>(())
+        });
+        let read = read.map_err(str::to_owned).and_then(|()| commits.into_iter().rev().try_for_each(&mut visit));
+        read.map_err(|what| self.damage(Some(unit.first_seq), what))
+    }
+
+    /// Indexes all rows that count under this lineage up to epoch `at`, the last one that it leaves, and gives away those
+    /// that are live. Refuses a log whose rows are not what its commit records tell.
+    pub(crate) fn read(&self, lineage: &Lineage, at: Epoch, give: &mut Give<'_>) -> Result<ReadShard, StoreError> {
+        let (first_seq, last_seq) = self.ends()?;
+        let mut extent = Extent { first_seq, last_seq, ..Extent::default() };
+        let mut rebuild = Rebuild::new(self.key_groups, self.kept.map(|kept| kept.from));
+        let mut track = Track::new(self.key_groups, self.kept);
+        let (mut until, mut held) = (last_seq + 1, Stretch::default());
+        while until > first_seq {
+            let from = self.log.begin(until, STRETCH_CHUNKS).max(first_seq);
+            self.stretch((from, until), &mut held, &mut extent)?;
+            let mut rows = Vec::new();
+            for unit in held.backwards() {
+                let mut has_record = false;
+                let before = rows.len();
+                let read = unit.rows(|row| {
+                    if row.row.step == COMMIT_STEP {
+                        has_record = true;
+                    } else if row.row.group.0 >= self.key_groups {
+                        return Err("a row is of a key group that the store does not have");
+                    } else if counts(lineage, unit.execution, row.epoch) && row.epoch <= at {
+                        rows.push((rebuild.key(&row), row));
+                    }
+                    Ok(())
+                });
+                read.map_err(|what| self.damage(Some(unit.first_seq), what.to_owned()))?;
+                rows[before..].reverse();
+                if has_record {
+                    self.records(&unit, |commit| track.follow((&commit, unit.first_seq), unit.execution, lineage))?;
+                }
+                self.see(&mut rebuild, &mut rows, false, give)?;
+            }
+            self.see(&mut rebuild, &mut rows, true, give)?;
+            until = from;
+        }
+        let Some(told) = track.finish() else { return Err(self.no_record()) };
+        if track.at != Some(at) && on(Rule::Lineage) {
+            let is = track.at.unwrap_or_default();
+            return Err(
+                self.damage(None, format!("its last commit record that counts is of epoch {is}, and not of {at}"))
+            );
+        }
+        let gave_all = rebuild.in_order();
+        let index = rebuild.finish(track.floor);
+        self.check(&index, told)?;
+        Ok(ReadShard { extent, index, history: track, gave_all })
+    }
+
+    fn see<'r>(
+        &self,
+        rebuild: &mut Rebuild,
+        rows: &mut Vec<(KeyHash, UnitRow<'r>)>,
+        now: bool,
+        give: &mut Give<'_>,
+    ) -> Result<(), StoreError> {
+        rebuild.see(rows, now, &mut |row| give(row).map_err(|what| self.damage(Some(row.place.seq()), what)))
     }
 
     /// Refuses an index whose counts and hashes are not those of the commit records.
-    pub(crate) fn check(&self, index: &Index, history: &Track) -> Result<(), StoreError> {
-        for (group, (found, told)) in index.tallies().iter().zip(&history.tallies).enumerate() {
-            if found != told {
+    fn check(&self, index: &Index, told: impl Iterator<Item = Tally>) -> Result<(), StoreError> {
+        for (group, (found, told)) in index.tallies().iter().zip(told).enumerate() {
+            if *found != told {
                 let what = format!(
                     "key group {group} has {} rows where its commit record has {}{}",
                     found.rows,
@@ -163,12 +296,12 @@ impl Reader<'_> {
     ) -> Result<(), StoreError> {
         let mut next = places.into_iter().peekable();
         while let Some(from) = next.peek().copied() {
-            self.walk(from.seq(), |unit| {
+            self.scan(from.seq(), |unit| {
                 unit.rows(|row| match next.next_if_eq(&row.place) {
-                    Some(_) => visit(&row).map_err(Damage),
+                    Some(_) => visit(&row),
                     None => Ok(()),
                 })?;
-                let near = next.peek().is_some_and(|next| next.seq() <= unit.first_seq + STRETCH_CHUNKS);
+                let near = next.peek().is_some_and(|next| next.seq() <= unit.first_seq + SKIP_CHUNKS);
                 Ok(if near { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             })?;
             if next.peek() == Some(&from) {
@@ -179,94 +312,11 @@ impl Reader<'_> {
     }
 }
 
-/// What is known of a shard once it was read.
-pub(crate) struct ReadShard {
-    pub(crate) at: Epoch,
-    pub(crate) extent: Extent,
-    pub(crate) index: Index,
-    pub(crate) history: Track,
+fn missing(from: u64) -> Damage {
+    Damage(format!("the chunks from {from} to here are missing"))
 }
 
 /// Whether what `execution` wrote in `epoch` counts.
 pub(crate) fn counts(lineage: &Lineage, execution: Execution, epoch: Epoch) -> bool {
     lineage.cut(execution).is_none_or(|cut| epoch <= cut)
-}
-
-/// How far a shard is, by its commit records.
-#[derive(Clone, Debug)]
-pub(crate) struct Track {
-    /// The last epoch that it has whole; none before the first record.
-    pub(crate) at: Option<Epoch>,
-    /// Nothing more was to come in the last execution.
-    pub(crate) closed: bool,
-    /// A full record was seen, so that `tallies` are whole.
-    whole: bool,
-    /// Full records that count, and where they lie: the last one up to the floor, and all after it.
-    pub(crate) fulls: VecDeque<(Epoch, u64)>,
-    /// The oldest epoch that is kept, by what the records tell.
-    pub(crate) floor: Epoch,
-    pub(crate) times: Times,
-    kept: Option<Kept>,
-    tallies: Vec<Tally>,
-}
-
-impl Track {
-    fn new(key_groups: u16, kept: Option<Kept>) -> Track {
-        let tallies = vec![Tally::default(); usize::from(key_groups)];
-        let floor = kept.map_or(Epoch(0), |kept| kept.from);
-        Track {
-            at: None,
-            closed: false,
-            whole: false,
-            fulls: VecDeque::new(),
-            floor,
-            times: Times::default(),
-            kept,
-            tallies,
-        }
-    }
-
-    fn follow(&mut self, lineage: &Lineage, unit: &Unit<'_>, row: &UnitRow<'_>) -> Result<(), Damage> {
-        let value = row.row.value.ok_or("a commit record is removed")?;
-        let commit = Commit::read(unit.epoch, value)?;
-        let cut = lineage.cut(unit.execution);
-        let reached = cut.map_or(commit.last, |cut| commit.last.min(cut));
-        if reached < commit.last && (reached < commit.first || !on(Rule::RangeCut)) {
-            return Ok(());
-        }
-        match self.at {
-            Some(at) if on(Rule::Lineage) && (commit.base || commit.first.0 != at.0 + 1) => {
-                return Err(Damage(format!("the commit record of epoch {} follows that of {at}", commit.first)));
-            }
-            _ => self.at = Some(reached),
-        }
-        if reached < commit.last {
-            // Only its last epoch changed anything, and that one is dead.
-            return Ok(());
-        }
-        if let (Some(moment), Some(kept)) = (commit.moment, self.kept) {
-            self.floor = self.floor.max(moment.floor);
-            self.times.mark(kept.keep, commit.last, moment.unix_ms);
-        }
-        if commit.closed && on(Rule::Closed) {
-            // Others may have gone on: it stands for all epochs of its execution, which ended where the next began.
-            match cut.filter(|_| on(Rule::ClosedEnds)) {
-                Some(cut) => self.at = Some(commit.last.max(cut)),
-                None => self.closed = true,
-            }
-        }
-        if commit.full {
-            self.tallies.fill(Tally::default());
-            self.whole = true;
-            self.fulls.push_back((commit.last, unit.first_seq));
-        }
-        let enough = |second: &(Epoch, u64)| self.kept.is_none() || second.0 <= self.floor;
-        while self.fulls.get(1).is_some_and(enough) {
-            self.fulls.pop_front();
-        }
-        for (group, tally) in commit.groups {
-            *self.tallies.get_mut(usize::from(group.0)).ok_or("a commit record has an unknown key group")? = tally;
-        }
-        Ok(())
-    }
 }

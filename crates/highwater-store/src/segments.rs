@@ -182,6 +182,17 @@ impl Log for SegmentLog {
         Ok(())
     }
 
+    fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        let first = self.segments.front().map(|first| first.first_seq.max(self.head));
+        Ok(first.filter(|first| *first < self.next_seq).map(|first| (first, self.next_seq - 1)))
+    }
+
+    /// The frames of a file can be walked through from its first one.
+    fn begin(&self, until: u64, values: u64) -> u64 {
+        let before = self.segments.partition_point(|segment| segment.first_seq < until);
+        before.checked_sub(1).map_or(until.saturating_sub(values), |at| self.segments[at].first_seq)
+    }
+
     fn file_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.capacity).sum::<u64>() + self.spare_bytes
     }
@@ -211,6 +222,11 @@ mod tests {
             seqs.push(seq);
             ControlFlow::Continue(())
         })?;
+        let begin = seqs.first().map(|seq| log.begin(*seq, 9));
+        assert!(begin.is_none_or(|begin| begin < seqs[0]));
+        if from == 0 {
+            assert_eq!(log.ends()?, seqs.first().copied().zip(seqs.last().copied()));
+        }
         Ok(seqs)
     }
 

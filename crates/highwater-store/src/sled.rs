@@ -19,7 +19,7 @@ use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -27,8 +27,9 @@ use std::time::{Duration, Instant};
 
 /// What is read again is little: the ends of a log. There is one cache for each shard.
 const CACHE_BYTES: u64 = 4 << 20;
-/// Bytes that are a use in a scan: with the steps from key to key those of a full page are more than 64.
-const USE_BYTES: usize = 900;
+/// Bytes that are a use in a scan: with the steps from key to key a full page is used some 40 times, so that sled lets go of
+/// what it keeps of a part of its cache at every second page.
+const USE_BYTES: usize = 1800;
 /// A node must fit a quarter of a segment, or it goes to a file of its own (`packs.rs`). Part of the format: sled opens
 /// with the same number only.
 const SEGMENT_BYTES: usize = 512 << 10;
@@ -233,12 +234,46 @@ impl Log for SledLog {
         Ok(())
     }
 
+    fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        let from = group_key(group_of(self.head));
+        let (mut first, mut last) = (None, self.pack.whole().map(|_| self.pack.last()));
+        let mut values = guarded(|| Ok(self.db.range(from..)))?;
+        while let Some((key, value)) = guarded(|| values.next().transpose())? {
+            first = extent(&key, &value)?.filter(|chunks| *chunks.end() >= self.head).map(|chunks| *chunks.start());
+            if first.is_some() {
+                break;
+            }
+        }
+        let mut values = guarded(|| Ok(self.db.range(from..)))?;
+        while let Some((key, value)) = guarded(|| values.next_back().transpose())?.filter(|_| last.is_none()) {
+            last = extent(&key, &value)?.map(|chunks| *chunks.end()).filter(|last| *last >= self.head);
+        }
+        let first = first.or(self.pack.whole().map(|(first, ..)| first));
+        Ok(first.map(|first| first.max(self.head)).zip(last))
+    }
+
     fn file_bytes(&self) -> u64 {
         self.file.0.metadata().map_or(0, |file| file.len())
     }
 
     fn unsynced_bytes_max(&self) -> u64 {
         UNSYNCED_BYTES_MAX
+    }
+}
+
+/// The chunks that lie under a key, if any do.
+fn extent(key: &[u8], value: &[u8]) -> io::Result<Option<RangeInclusive<u64>>> {
+    match Item::of(key) {
+        Some(Item::Filler(_)) => Ok(None),
+        Some(Item::Chunk(seq)) => Ok(Some(seq..=seq)),
+        Some(Item::Pack(first)) => {
+            let mut last = None;
+            for chunk in packs::chunks(first, value) {
+                last = Some(chunk.map_err(|what| damaged(format!("{what} (pack {first})")))?.0);
+            }
+            Ok(last.map(|last| first..=last))
+        }
+        None => Err(damaged("it has a key of another kind".to_owned())),
     }
 }
 
@@ -319,6 +354,7 @@ mod tests {
             ControlFlow::Continue(())
         })
         .unwrap();
+        assert_eq!(log.ends().unwrap(), seqs.first().copied().zip(seqs.last().copied()));
         seqs
     }
 

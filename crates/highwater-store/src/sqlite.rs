@@ -143,6 +143,17 @@ impl Log for SqliteLog {
         Ok(())
     }
 
+    fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        let end = |sql: &str| -> io::Result<Option<u64>> {
+            let mut statement = self.db.prepare_cached(sql).map_err(failure)?;
+            let mut rows = statement.query([]).map_err(failure)?;
+            let row = rows.next().map_err(failure)?;
+            row.map(|row| chunk(row).map(|(seq, _)| seq)).transpose()
+        };
+        let first = end("SELECT seq, bytes FROM chunk ORDER BY seq LIMIT 1")?;
+        Ok(first.zip(end("SELECT seq, bytes FROM chunk ORDER BY seq DESC LIMIT 1")?))
+    }
+
     fn file_bytes(&self) -> u64 {
         let bytes = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
         bytes(&self.path) + bytes(&self.path.with_file_name(format!("{FILE}-wal")))

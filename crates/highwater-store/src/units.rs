@@ -106,7 +106,7 @@ pub(crate) struct Unit<'a> {
     pub(crate) execution: Execution,
     /// Epoch of all rows; of no meaning for copies, whose rows have their own.
     pub(crate) epoch: Epoch,
-    body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// A row of a unit.
@@ -152,6 +152,16 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
+    /// The body of the unit that was put together last, of several chunks.
+    pub(crate) fn take_body(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.body)
+    }
+
+    /// The first chunk of the unit that is not whole yet.
+    pub(crate) fn open_since(&self) -> Option<u64> {
+        self.open.map(|(first_seq, ..)| first_seq)
+    }
+
     /// Adds the next chunk; the answer is the unit that it ends.
     pub(crate) fn feed<'a>(&'a mut self, seq: u64, chunk: &Chunk<'a>) -> Result<Option<Unit<'a>>, &'static str> {
         if chunk.first {

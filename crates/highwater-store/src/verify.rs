@@ -16,7 +16,9 @@ use crate::media::Media;
 use crate::options::OpenOptions;
 use crate::restore::{Reader, counts};
 use crate::rows::COMMIT_STEP;
-use crate::store::{Opened, Store};
+use crate::shard_end::Opened;
+use crate::store::Store;
+use crate::unread::Unread;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -148,15 +150,35 @@ impl Store {
             faults: Vec::new(),
         };
         let shards = manifest.shards;
-        let mut store = Store::at((media, Arc::new(held)), backend, manifest);
+        let store = Store::at((media, Arc::new(held)), backend, manifest);
         watch(0, shards);
-        if let Err(faults) = store.restore(&in_turn) {
-            found.faults = faults;
-            return Ok(found);
+        match opened(store) {
+            Ok(store) => found.look(&store, watch),
+            Err(faults) => found.faults = faults,
         }
-        found.look(&store, watch);
         Ok(found)
     }
+}
+
+/// Reads all shards, and each as far as it is where another has no end.
+fn opened(store: Store) -> Result<Store, Vec<StoreError>> {
+    let (mut ends, mut faults) = (Vec::new(), Vec::new());
+    for end in store.ends(&in_turn).map_err(|fault| vec![fault])? {
+        match end {
+            Ok(end) => ends.push(end),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() {
+        return Unread::new(store, ends).map_err(|fault| vec![fault])?.index(&in_turn);
+    }
+    for end in ends {
+        let at = end.at();
+        let after = Execution(end.newest().max(store.newest).0.saturating_add(1));
+        let lineage = store.manifest.lineage.then(after, at);
+        faults.extend(end.read(&*store.media, (&lineage, at), store.manifest.history, &mut |_| Ok(())).err());
+    }
+    Err(faults)
 }
 
 impl Verified {
@@ -208,8 +230,7 @@ fn past(store: &Store, shard: &Opened, (from, resume): (Epoch, Epoch)) -> Result
     let path = store.media.path(&shard.place.dir);
     let reader: Reader<'_> = shard.reader(&path, None);
     let lineage = &store.manifest.lineage;
-    let then = reader.read(&lineage.until(store.execution(), from))?;
-    reader.check(&then.index, &then.history)?;
+    let then = reader.read(&lineage.until(store.execution(), from), from, &mut |_| Ok(()))?;
     let (mut index, mut epochs) = (then.index, 1);
     let lineage = lineage.until(store.execution(), resume);
     reader.scan(0, |unit| {

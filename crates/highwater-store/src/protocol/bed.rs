@@ -253,6 +253,12 @@ impl Log for MortalLog {
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
         self.log.scan(from, visit)
     }
+    fn ends(&self) -> io::Result<Option<(u64, u64)>> {
+        self.log.ends()
+    }
+    fn begin(&self, until: u64, values: u64) -> u64 {
+        self.log.begin(until, values)
+    }
     fn file_bytes(&self) -> u64 {
         self.log.file_bytes()
     }

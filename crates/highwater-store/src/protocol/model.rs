@@ -6,11 +6,13 @@
 use crate::error::StoreError;
 use crate::history::History;
 use crate::ids::{Epoch, StepId, key_group, shard_of};
+use crate::jobs::in_turn;
 use crate::options::OpenOptions;
 use crate::protocol::bed::{Bed, Draw};
 use crate::rows::Rows;
 use crate::start::{StartPlan, Started};
-use crate::store::Store;
+use crate::store::{Row, Store};
+use crate::unread::Unread;
 use std::collections::{BTreeMap, VecDeque};
 
 const KEYS: u64 = 6;
@@ -110,6 +112,12 @@ fn apply(state: &mut BTreeMap<Vec<u8>, Vec<u8>>, record: u64, large: Large) {
     }
 }
 
+type Owned = (String, Vec<u8>, Vec<u8>);
+
+fn owned(row: Row<'_>) -> Owned {
+    (row.step.to_owned(), row.key.to_vec(), row.value.to_vec())
+}
+
 impl World {
     pub(super) fn new(bed: Bed, seed: u64) -> World {
         World {
@@ -148,22 +156,31 @@ impl World {
 
     /// Opens, checks against the oracle, starts.
     pub(super) fn restart(&mut self, shards: usize) -> Result<Result<Run, Stop>, Broken> {
-        let mut store = match self.open() {
-            Ok(store) => store,
+        let opened = self.bed.chosen().and_then(|media| Unread::on(media, World::options(), &in_turn));
+        let opened =
+            opened.and_then(|found| found.read(&in_turn, |given: &mut Vec<Owned>, row| given.push(owned(row))));
+        let (mut store, given) = match opened {
+            Ok(opened) => opened,
             Err(error) => return self.or_dead(error).map(Err),
         };
         let resume = store.resume();
         let (mut state, mut position) = (BTreeMap::new(), 0);
-        let mut twice = false;
-        let read = store.rows(&mut |row| match row.step {
-            "in" => position = u64::from_le_bytes(row.value.try_into().unwrap()),
-            _ => twice |= state.insert(row.key.to_vec(), row.value.to_vec()).is_some(),
-        });
-        if let Err(error) = read {
+        let mut rows = Vec::new();
+        if let Err(error) = store.rows(&mut |row| rows.push(owned(row))) {
             return self.or_dead(error).map(Err);
         }
-        if twice {
-            return Err("a row came twice".into());
+        let mut given = given.concat();
+        given.sort();
+        rows.sort();
+        if given != rows {
+            return Err("the rows that were given away are not those that are live".into());
+        }
+        for (step, key, value) in rows {
+            match &*step {
+                "in" => position = u64::from_le_bytes(value.try_into().unwrap()),
+                _ if state.insert(key, value).is_some() => return Err("a row came twice".into()),
+                _ => {}
+            }
         }
         if resume < self.effects {
             return Err(format!("resumed at {resume}, the outside saw {}", self.effects));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const MAGIC: &[u8; 4] = b"HWCL";
 /// Version of the protocol between processes.
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 /// How long a handshake may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest frame before a peer is trusted.

@@ -5,60 +5,88 @@
 use crate::restored::{PackedRows, RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::lock;
-use highwater_store::{Job, Row, ShardRows, Store, StoreError};
-use std::collections::HashMap;
+use highwater_store::{Job, Row, Store, StoreError, Unread};
 use std::sync::Mutex;
 
-/// What was read of one shard: states by owner and step, and what is for all workers.
+/// What was read of one shard, by step.
 #[derive(Default)]
 struct Part {
-    states: HashMap<usize, HashMap<String, PackedRows>>,
-    for_all: HashMap<String, PackedRows>,
+    steps: Vec<StepRows>,
+    /// Where the step of the last row stands: rows of one step come one after another.
+    last: usize,
 }
 
-/// Everything that is live at the resume epoch, but for what is `dropped`: states by the worker that owns them now, the
-/// rest for all.
+struct StepRows {
+    step: String,
+    whose: Whose,
+    /// By the worker that owns them now; of what is for all, or for nobody, in the first place.
+    rows: Vec<PackedRows>,
+}
+
+/// Who gets the rows of a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Each the worker that owns its key group.
+    Owner,
+    All,
+    /// It is as if they had never been.
+    Nobody,
+}
+
+impl Part {
+    /// The rows of a step, which belong to `whose` if they are the first.
+    fn of(&mut self, step: &str, whose: impl FnOnce() -> Whose, workers: usize) -> &mut StepRows {
+        if self.steps.get(self.last).is_none_or(|last| last.step != step) {
+            self.last = self.steps.iter().position(|known| known.step == step).unwrap_or(self.steps.len());
+        }
+        if self.last == self.steps.len() {
+            let rows = (0..workers).map(|_| PackedRows::default()).collect();
+            self.steps.push(StepRows { step: step.to_owned(), whose: whose(), rows });
+        }
+        &mut self.steps[self.last]
+    }
+}
+
+/// Reads everything that is live at the resume epoch, but for what is `dropped`: states by the worker that owns them now,
+/// the rest for all.
 pub(crate) fn load(
-    store: &mut Store,
+    found: Unread,
     router: &Router,
     workers: usize,
     dropped: &[String],
-) -> Result<(Vec<RestoredStates>, RestoredPositions), StoreError> {
-    let for_all = |kind: &str| matches!(kind, "source" | "sink" | "schema");
-    let shared: HashMap<String, bool> =
-        store.steps().iter().map(|step| (step.name.clone(), for_all(&step.kind))).collect();
-    let mut states: Vec<RestoredStates> = (0..workers).map(|_| RestoredStates::default()).collect();
-    let mut positions =
-        RestoredPositions::new(store.resume(), store.claims().to_vec(), shared.keys().cloned().collect());
-    positions.copied = store.is_copy();
-    let read = |rows: ShardRows<'_>| {
-        let mut part = Part::default();
-        rows.visit(&mut |Row { step, group, key, value }| {
-            if dropped.iter().any(|dropped| dropped == step) {
-                // As if it had never been.
-                return;
-            }
-            let steps = match shared.get(step) {
-                Some(true) => &mut part.for_all,
-                _ => part.states.entry(router.owner(group)).or_default(),
-            };
-            match steps.get_mut(step) {
-                Some(rows) => rows.push(key, value),
-                None => steps.entry(step.to_owned()).or_default().push(key, value),
-            }
-        })?;
-        Ok(part)
+) -> Result<(Store, Vec<RestoredStates>, RestoredPositions), StoreError> {
+    let kinds: Vec<(String, String)> =
+        found.steps().iter().map(|step| (step.name.clone(), step.kind.clone())).collect();
+    let whose = |step: &str| {
+        let kind = kinds.iter().find(|(name, _)| name == step).map(|(_, kind)| &**kind);
+        match kind {
+            _ if dropped.iter().any(|dropped| dropped == step) => Whose::Nobody,
+            Some("source" | "sink" | "schema") => Whose::All,
+            _ => Whose::Owner,
+        }
     };
-    for part in store.read_shards(&at_once, read) {
-        let Part { states: parts, for_all } = part?;
-        for (owner, steps) in parts {
-            for (step, rows) in steps {
-                states[owner].0.entry(step).or_default().append(rows);
+    let take = |part: &mut Part, Row { step, group, key, value }: Row<'_>| {
+        let rows = part.of(step, || whose(step), workers);
+        match rows.whose {
+            Whose::Owner => rows.rows[router.owner(group)].push(key, value),
+            Whose::All => rows.rows[0].push(key, value),
+            Whose::Nobody => {}
+        }
+    };
+    let (store, parts) = found.read(&at_once, take)?;
+    let mut states: Vec<RestoredStates> = (0..workers).map(|_| RestoredStates::default()).collect();
+    let names = kinds.into_iter().map(|(name, _)| name).collect();
+    let mut positions = RestoredPositions::new(store.resume(), store.claims().to_vec(), names);
+    positions.copied = store.is_copy();
+    for StepRows { step, whose, rows } in parts.into_iter().flat_map(|part| part.steps) {
+        for (owner, rows) in rows.into_iter().enumerate().filter(|(_, rows)| rows.len() > 0) {
+            match whose {
+                Whose::All => positions.append(step.clone(), rows),
+                _ => states[owner].0.entry(step.clone()).or_default().append(rows),
             }
         }
-        for_all.into_iter().for_each(|(step, rows)| positions.append(step, rows));
     }
-    Ok((states, positions))
+    Ok((store, states, positions))
 }
 
 /// Does the jobs on as many threads as there are cores, this one among them.

@@ -1,7 +1,7 @@
 //! What highwater keeps beside a step of the user's: it comes and goes with the step, and is no step of its own.
 
 use crate::graph::StepKind;
-use highwater_store::{Store, StoreError};
+use highwater_store::{StepInfo, Store, StoreError};
 
 /// The step that something stands beside, as the count of what it skipped or the schema of its states.
 fn beside(name: &str) -> Option<&str> {
@@ -9,9 +9,9 @@ fn beside(name: &str) -> Option<&str> {
 }
 
 /// The steps to drop, each together with what stands beside it: that is no step of the user's.
-pub(super) fn with_what_is_beside(drop_steps: &[String], store: &Store) -> Vec<String> {
+pub(super) fn with_what_is_beside(drop_steps: &[String], stored: &[StepInfo]) -> Vec<String> {
     let dropped = |name: &&String| beside(name).is_some_and(|step| drop_steps.iter().any(|other| other == step));
-    let stored = store.steps().iter().map(|step| &step.name);
+    let stored = stored.iter().map(|step| &step.name);
     drop_steps.iter().chain(stored.filter(dropped)).cloned().collect()
 }
 

@@ -8,7 +8,7 @@ use crate::error::{BuildError, RunError};
 use crate::shared::lock;
 use highwater_store::{
     DirAnswer, DirCall, DirCalls, DirNote, Epoch, Execution, HeldDir, OpenOptions, Shard, Store, StoreDir, StoreError,
-    StoreId,
+    StoreId, Unread,
 };
 use std::fs;
 use std::io;
@@ -69,11 +69,11 @@ impl Dirs {
         }
     }
 
-    /// At process 0: opens the store over the directories here and those at others.
-    pub(super) fn open(&self, far: Vec<StoreDir>, options: OpenOptions, shards: usize) -> Result<Store, RunError> {
+    /// At process 0: finds the store over the directories here and those at others.
+    pub(super) fn find(&self, far: Vec<StoreDir>, options: OpenOptions, shards: usize) -> Result<Unread, RunError> {
         let held = lock(&self.held);
         let here = held.iter().enumerate().map(|(at, dir)| StoreDir::here(dir, (at == 0).then_some(0)));
-        Store::open_over(options, here.chain(far).collect(), shards).map_err(failed)
+        Store::find_over(options, here.chain(far).collect(), shards).map_err(failed)
     }
 
     /// The store has started: opens the shards of this process's workers.

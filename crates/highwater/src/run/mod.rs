@@ -252,7 +252,7 @@ fn load_store(
     options.key_groups = config.key_groups;
     options.fresh = config.fresh;
     tracing::debug!("recovery started");
-    let mut store = match dirs {
+    let mut found = match dirs {
         Some(dirs) => {
             let far = match crew {
                 Some(crew) => crew.far_dirs(dirs)?,
@@ -261,22 +261,22 @@ fn load_store(
                     Vec::new()
                 }
             };
-            dirs.open(far, options, workers)?
+            dirs.find(far, options, workers)?
         }
-        None => Store::open_at_once(options, &at_once).map_err(failed)?,
+        None => Store::find(options, &at_once).map_err(failed)?,
     };
-    let groups = store.key_groups();
+    let groups = found.key_groups();
     if workers > usize::from(groups) {
         return Err(refuse(format!(
             "{workers} workers are more than the {groups} key groups that this store was made with"
         )));
     }
     for (old, new) in &config.rename_steps {
-        store.rename_step(old, new).map_err(failed)?;
+        found.rename_step(old, new).map_err(failed)?;
     }
-    let dropped = with_what_is_beside(&config.drop_steps, &store);
+    let dropped = with_what_is_beside(&config.drop_steps, found.steps());
     let router = Router::new(groups, workers);
-    let (states, positions) = load(&mut store, &router, workers, &dropped).map_err(failed)?;
+    let (store, states, positions) = load(found, &router, workers, &dropped).map_err(failed)?;
     if store.resume() >= crate::time::EPOCH_MAX {
         return Err(failed(StoreError::EpochsExhausted { path: dir.clone(), at: store.resume() }));
     }
@@ -325,7 +325,7 @@ impl Running<'_> {
         if let Some(store) = store {
             let ours = flow.steps.iter().map(|(name, kind)| (name.clone(), kind.name().to_owned()));
             let steps = ours.chain(still_beside(&store, &flow.steps)).collect();
-            let drop_steps = with_what_is_beside(&self.config.drop_steps, &store);
+            let drop_steps = with_what_is_beside(&self.config.drop_steps, store.steps());
             let plan = StartPlan {
                 shards: workers * self.crew.map_or(1, Crew::processes),
                 steps,
