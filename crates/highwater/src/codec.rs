@@ -6,7 +6,8 @@
 //! Nothing may remain after decoding.
 
 use crate::data::StepError;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 /// How the states of a step are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +57,14 @@ pub(crate) fn decode_state<S: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> R
 
 /// Decodes a key or a value; refuses bytes that remain.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StepError> {
-    let (value, rest) = decode_next(bytes)?;
-    if rest.is_empty() { Ok(value) } else { Err(format!("{} bytes remain after it", rest.len()).into()) }
+    // Strings and bytes are taken from where they lie, without a buffer between.
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    let value = T::deserialize(&mut reader)?;
+    match IgnoredAny::deserialize(&mut reader) {
+        // Nothing begins here.
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err(format!("{} bytes remain after it", decode_next::<IgnoredAny>(bytes)?.1.len()).into()),
+    }
 }
 
 /// Decodes a key at the beginning of `bytes`; answers it and what follows.
@@ -106,8 +113,13 @@ mod tests {
     #[test]
     fn bytes_that_remain_are_refused() {
         let mut long = bytes(&1u8);
-        long.push(0);
-        assert!(decode::<u8>(&long).unwrap_err().to_string().contains("1 bytes remain"));
+        // Whatever they look like: a number, nothing, the start of a long string, a byte that begins no value.
+        for rest in [0, 0xc0, 0xdb, 0xc1] {
+            long.push(rest);
+            assert!(decode::<u8>(&long).unwrap_err().to_string().contains("1 bytes remain"), "{rest}");
+            long.pop();
+        }
+        assert_eq!(decode::<u8>(&long).unwrap(), 1);
     }
 
     /// A state of every kind that serde knows.

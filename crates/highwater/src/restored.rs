@@ -3,8 +3,9 @@
 use highwater_store::Epoch;
 use std::collections::HashMap;
 
-/// A block is full when it has so many bytes: what was read is let go of block by block.
-const BLOCK_BYTES: usize = 1 << 20;
+/// A block is full when it has so many bytes: what was read is let go of block by block. Allocators give so large a piece
+/// back at once, whoever lets go of it and whatever lies beside it.
+const BLOCK_BYTES: usize = 8 << 20;
 
 /// Encoded rows of one step, packed.
 #[derive(Debug, Default)]

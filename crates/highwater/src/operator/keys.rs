@@ -102,14 +102,28 @@ impl<K: Key, S: State> Keys<K, S> {
     pub(crate) fn restore(step: &str, rows: PackedRows, reading: &Reading<S>) -> Result<Self, RunError> {
         let mut keys = Self::new();
         keys.slots.reserve(rows.len());
+        let mut some = Vec::with_capacity(AHEAD);
         rows.try_each(|key_bytes, value| {
             let (key, state): (K, S) = reading.row(step, key_bytes, value)?;
-            let hash = keys.hash(&key);
-            let slot = keys.find(hash, &key).slot;
-            (slot.state, slot.stored) = (Some(state), true);
+            some.push((keys.hash(&key), key, state));
+            if some.len() == AHEAD {
+                keys.put_stored(&mut some);
+            }
             Ok(())
         })?;
+        keys.put_stored(&mut some);
         Ok(keys)
+    }
+
+    /// Takes keys with their hashes and states that the store has.
+    fn put_stored(&mut self, some: &mut Vec<(u64, K, S)>) {
+        self.slots.ask(some.iter().map(|(hash, ..)| *hash));
+        for (hash, key, state) in some.drain(..) {
+            let is = |slot: &Slot<K, S>, key: &K| slot.key == *key;
+            let at = self.slots.find_or(hash, key, is, |key| Slot { key, state: None, changed: NEVER, stored: true });
+            let slot = self.slots.at(at).expect("it was found or made above");
+            slot.state = Some(state);
+        }
     }
 
     /// Every key is to be written anew, in `epoch`.
@@ -145,8 +159,8 @@ impl<K: Key, S: State> Keys<K, S> {
     /// Looks a key up; a new one has no state.
     pub(crate) fn find(&mut self, hash: u64, key: &K) -> Found<'_, K, S> {
         let Keys { slots, dirty, .. } = self;
-        let fresh = || Slot { key: key.clone(), state: None, changed: NEVER, stored: false };
-        let at = slots.find_or(hash, |slot| slot.key == *key, fresh);
+        let fresh = |key: &K| Slot { key: key.clone(), state: None, changed: NEVER, stored: false };
+        let at = slots.find_or(hash, key, |slot, key| slot.key == **key, fresh);
         let slot = slots.at(at).expect("it was found or made above");
         Found { slot, at, dirty }
     }

@@ -57,19 +57,32 @@ impl<T> Slots<T> {
         self.table.find(Place::spread(hash), is).and_then(|place| slot(&self.pieces, place.at))
     }
 
-    /// Where the slot of this hash lies that `is` the one; if there is none, `make` makes it.
-    pub(super) fn find_or(&mut self, hash: u64, is: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> u32 {
+    /// Where the slot of this hash lies that `is` the one of `key`; if there is none, `make` makes it of that.
+    pub(super) fn find_or<Q>(
+        &mut self,
+        hash: u64,
+        key: Q,
+        is: impl Fn(&T, &Q) -> bool,
+        make: impl FnOnce(Q) -> T,
+    ) -> u32 {
         let Slots { table, pieces, vacant } = self;
         let hash = hash as u32;
-        let is = |place: &Place| place.hash == hash && slot(pieces, place.at).is_some_and(&is);
+        let is = |place: &Place| place.hash == hash && slot(pieces, place.at).is_some_and(|slot| is(slot, &key));
         match table.entry(Place::spread(hash), is, |place| Place::spread(place.hash)) {
             Entry::Occupied(place) => place.get().at,
             Entry::Vacant(place) => {
-                let at = put(pieces, vacant, make());
+                let at = put(pieces, vacant, make(key));
                 place.insert(Place { hash, at });
                 at
             }
         }
+    }
+
+    /// Asks for the memory of the table that finding, or putting, slots of these hashes takes, all of it at once.
+    pub(super) fn ask(&self, hashes: impl Iterator<Item = u64>) {
+        let near =
+            |hash: &u64| self.table.find(Place::spread(*hash as u32), |place| place.hash == *hash as u32).is_some();
+        std::hint::black_box(hashes.filter(near).count());
     }
 
     /// The slot at a place, if it is not vacant.
@@ -126,7 +139,7 @@ mod tests {
             let (mut slots, mut map) = (Slots::new(), BTreeMap::new());
             let hash = |key: u32| u64::from(key / 3) << 7;
             for (step, (key, goes)) in ops.into_iter().enumerate() {
-                let at = slots.find_or(hash(key), |(other, _)| *other == key, || (key, step));
+                let at = slots.find_or(hash(key), key, |(other, _), key| other == key, |key| (key, step));
                 proptest::prop_assert_eq!(slots.at(at).copied(), Some((key, *map.entry(key).or_insert(step))));
                 if goes {
                     slots.remove(at, hash(key));
