@@ -43,6 +43,8 @@ pub struct Shard {
     pub(crate) stats: ShardStats,
     ack: AckFile,
     appended: Epoch,
+    /// Some rows of the epoch after that one are written, and its commit record is not.
+    begun: bool,
     pub(crate) durable: Epoch,
     pub(crate) synced_seq: u64,
     closed: bool,
@@ -144,6 +146,7 @@ impl Shard {
             stats: ShardStats::default(),
             ack: found.ack,
             appended: resume,
+            begun: false,
             durable: resume,
             synced_seq: next_seq,
             closed: false,
@@ -201,7 +204,39 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes the rows of epoch `last`; epochs `first` to `last` are then complete here, and those before `last`
+    /// Takes some rows of `epoch`, before the others: they need not wait in memory. They count once the rest of the epoch was
+    /// [appended](Shard::append), which must follow, and are as if they had never been if it is not.
+    ///
+    /// # Errors
+    /// As [`append`](Shard::append).
+    ///
+    /// # Panics
+    /// If `epoch` is not the epoch after the last one, else as `append`.
+    pub fn begin(&mut self, epoch: Epoch, rows: &Rows) -> Result<(), StoreError> {
+        self.ready()?;
+        assert!(!self.closed, "nothing follows a closed shard");
+        assert_eq!(epoch, self.appended.next(), "only the next epoch is begun");
+        self.fits(epoch)?;
+        self.write_rows(epoch, rows)?;
+        // A collector may write next, and its rows are of another kind.
+        let label = Label { kind: Kind::Rows, execution: self.execution, epoch };
+        let Shard { log, packer, .. } = self;
+        let flushed = packer.flush(label, &mut |seq, bytes| log.append(seq, bytes));
+        self.take(flushed, "writing")?;
+        self.stats.rows += rows.len() as u64;
+        self.begun = true;
+        fail::point("epoch-begun");
+        Ok(())
+    }
+
+    fn fits(&self, epoch: Epoch) -> Result<(), StoreError> {
+        match epoch > Epoch::MAX {
+            true => Err(StoreError::EpochsExhausted { path: self.media.path(&self.place.dir), at: epoch }),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes the rows of epoch `last`, or those that are left of it; epochs `first` to `last` are then complete here, and those before `last`
     /// changed nothing. `closed`: nothing will follow in this execution. Not durable before [`sync`](Shard::sync).
     ///
     /// # Errors
@@ -209,22 +244,21 @@ impl Shard {
     /// epoch that is safe. [`StoreError::EpochsExhausted`] above [`Epoch::MAX`]; nothing is written then.
     ///
     /// # Panics
-    /// If `first` is not the epoch after the last one, if the range is empty, if the shard is closed, or if a row is
+    /// If `first` is not the epoch after the last one, if the range is empty, if the shard is closed, if the range goes beyond an epoch that has begun, or if a row is
     /// of a key group that another shard owns: the caller's order of epochs, or its routing, is broken.
     pub fn append(&mut self, first: Epoch, last: Epoch, rows: &Rows, closed: bool) -> Result<(), StoreError> {
         self.ready()?;
         assert!(!self.closed, "nothing follows a closed shard");
         assert_eq!(first, self.appended.next(), "epochs come in order, without a gap");
         assert!(first <= last, "the range {first}..={last} is empty");
-        if last > Epoch::MAX {
-            return Err(StoreError::EpochsExhausted { path: self.media.path(&self.place.dir), at: last });
-        }
+        assert!(first == last || !self.begun, "epoch {first} has begun and is not the only one of {first}..={last}");
+        self.fits(last)?;
         fail::point("before-append");
         self.write_rows(last, rows)?;
         self.write_commit(Commit { first, last, closed, ..Commit::default() })?;
         self.stats.epochs += last.0 - first.0 + 1;
         self.stats.rows += rows.len() as u64;
-        (self.appended, self.closed) = (last, closed);
+        (self.appended, self.begun, self.closed) = (last, false, closed);
         fail::point("after-append");
         tracing::debug!(shard = self.place.index, epoch = last.0, rows = rows.len(), "appended");
         Ok(())
@@ -236,6 +270,7 @@ impl Shard {
     /// As [`append`](Shard::append).
     pub fn close(&mut self) -> Result<(), StoreError> {
         self.ready()?;
+        assert!(!self.begun, "an epoch that has begun is ended before its shard is closed");
         if !self.closed {
             let last = self.appended;
             self.write_commit(Commit { first: last.next(), last, closed: true, ..Commit::default() })?;

@@ -1,7 +1,8 @@
 //! The rows that a worker's steps have written for epochs that are not closed yet.
 //!
 //! A step encodes its changed keys straight into the buffer of their epoch; the recovery writer
-//! takes the buffer when the epoch closes. Rows never travel through the dataflow.
+//! takes the buffer when the epoch closes, and parts of it before that, where it grows large. Rows never travel through
+//! the dataflow.
 
 use crate::codec::{Codec, encode_key, encode_state};
 use crate::data::StepError;
@@ -12,6 +13,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use timely::scheduling::Activator;
+
+/// A buffer of so many bytes is a part of its epoch that may go to the store ahead of the rest. Builds for tests meet many.
+const PART_BYTES: usize = if cfg!(any(debug_assertions, feature = "failpoints")) { 4 << 10 } else { 1 << 20 };
 
 /// Index of a step in the order in which the flow declares them: the same on every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -27,6 +32,10 @@ pub(crate) struct SnapshotRows {
 struct Inner {
     epochs: BTreeMap<Epoch, Rows>,
     spare: Vec<Rows>,
+    /// Wakes the writer, where there is one, when a part is full.
+    writer: Option<Activator>,
+    /// It was woken, and did not look yet.
+    woken: bool,
     router: Router,
     key: Vec<u8>,
     state_bytes_max: usize,
@@ -40,10 +49,20 @@ fn too_large(length: usize, most: usize) -> StepError {
     text.into()
 }
 
+impl Inner {
+    fn wake(&mut self) {
+        if let Some(writer) = self.writer.as_ref().filter(|_| !self.woken) {
+            writer.activate();
+            self.woken = true;
+        }
+    }
+}
+
 impl SnapshotRows {
     /// `ids` are the store's numbers of the steps, known when the run starts.
     pub(crate) fn new(router: Router, ids: Arc<OnceLock<Vec<StepId>>>, state_bytes_max: usize) -> Self {
-        let inner = Inner { epochs: BTreeMap::new(), spare: Vec::new(), router, key: Vec::new(), state_bytes_max };
+        let (epochs, spare, key) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let inner = Inner { epochs, spare, writer: None, woken: false, router, key, state_bytes_max };
         SnapshotRows { inner: Rc::new(RefCell::new(inner)), ids }
     }
 
@@ -67,13 +86,14 @@ impl SnapshotRows {
         state: Option<&S>,
         check: impl FnOnce(usize) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
-        let Inner { epochs, spare, router, key: bytes, state_bytes_max } = &mut *self.inner.borrow_mut();
+        let inner = &mut *self.inner.borrow_mut();
+        let Inner { epochs, spare, router, key: bytes, state_bytes_max, .. } = inner;
         bytes.clear();
         encode_key(key, bytes)?;
         let (id, group) = (self.id(step), router.group(bytes));
         check(router.owner(group))?;
         let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
-        match state {
+        let put = match state {
             Some(state) => rows.put_with(
                 id,
                 group,
@@ -92,7 +112,11 @@ impl SnapshotRows {
                 rows.remove(id, group, bytes);
                 Ok(())
             }
+        };
+        if rows.bytes() >= PART_BYTES {
+            inner.wake();
         }
+        put
     }
 
     /// Adds a row that is encoded already; `None` means that it was discarded.
@@ -110,12 +134,29 @@ impl SnapshotRows {
         key: &[u8],
         value: Option<&[u8]>,
     ) {
-        let Inner { epochs, spare, .. } = &mut *self.inner.borrow_mut();
-        let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
+        let inner = &mut *self.inner.borrow_mut();
+        let rows = inner.epochs.entry(epoch).or_insert_with(|| inner.spare.pop().unwrap_or_default());
         match value {
             Some(value) => rows.put(self.id(step), group, key, value),
             None => rows.remove(self.id(step), group, key),
         }
+        if rows.bytes() >= PART_BYTES {
+            inner.wake();
+        }
+    }
+
+    /// Who takes the rows, to be woken when there are many.
+    pub(crate) fn for_writer(&self, writer: Activator) {
+        self.inner.borrow_mut().writer = Some(writer);
+    }
+
+    /// What there is of the rows of `epoch`, if it is the first that has some and these are many.
+    pub(crate) fn take_part(&self, epoch: Epoch) -> Option<Rows> {
+        let Inner { epochs, spare, woken, .. } = &mut *self.inner.borrow_mut();
+        *woken = false;
+        let mut first = epochs.first_entry().filter(|first| *first.key() == epoch)?;
+        let full = first.get().bytes() >= PART_BYTES;
+        full.then(|| std::mem::replace(first.get_mut(), spare.pop().unwrap_or_default()))
     }
 
     /// The earliest epoch that has rows, if it is at most `upto`.

@@ -294,6 +294,15 @@ impl World {
         }
     }
 
+    /// Writer `w` writes some rows of the next epoch ahead.
+    pub(super) fn begin(&mut self, run: &mut Run, w: usize) -> Result<(), StoreError> {
+        let Some((epoch, rows)) = run.queues[w].front_mut().filter(|(_, rows)| rows.len() > 1) else { return Ok(()) };
+        let (mut ahead, mut rest, count) = (Rows::new(), Rows::new(), 1 + self.draw.below(rows.len() - 1));
+        rows.iter().enumerate().for_each(|(at, row)| if at < count { ahead.push(&row) } else { rest.push(&row) });
+        *rows = rest;
+        run.started.shards[w].begin(*epoch, &ahead)
+    }
+
     /// Writer `w` appends the next epoch that has rows, idle ones before it in the same record; or `idle` ones alone.
     pub(super) fn append(&mut self, run: &mut Run, w: usize, idle: bool) -> Result<(), StoreError> {
         let queue = &mut run.queues[w];
@@ -372,6 +381,7 @@ impl World {
                 self.close_epoch(run, records);
                 Ok(())
             }
+            4 => self.begin(run, w),
             0..7 => {
                 let idle = self.draw.below(3) == 0;
                 self.append(run, w, idle)

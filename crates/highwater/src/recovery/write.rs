@@ -1,7 +1,7 @@
 //! The recovery writer: one operator and one thread per worker.
 //!
-//! The operator hands the rows of an epoch to the thread when the epoch closes, and keeps the
-//! capability of the epoch until its shard says durable. So the frontier behind all writers is what
+//! The operator hands the rows of an epoch to the thread when the epoch closes, many of them part by
+//! part before that, and keeps the capability of the epoch until its shard says durable. So the frontier behind all writers is what
 //! is committed: durable at every shard. Workers never touch the store, and never wait for it. The
 //! thread appends every epoch that waits and makes them durable with one sync.
 
@@ -30,6 +30,8 @@ const EPOCHS_MAX: usize = 4096;
 const IDLE: Duration = Duration::from_secs(1);
 
 enum ToShard {
+    /// Some rows of the next epoch, which is not complete yet.
+    Part(Epoch, Rows),
     /// Epochs up to and including this are complete; the rows are of the last.
     Epoch(Epoch, Rows),
     /// Nothing will follow in this execution.
@@ -75,7 +77,9 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
     let to_owner = exchange(move |change: &Change| router.owner(router.group(&change.key)) as u64);
     let mut changes = builder.new_input(changes, to_owner);
     let (_durable, durable_signal) = builder.new_output::<Vec<()>>();
-    let waker = graph.scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
+    let address = builder.operator_info().address;
+    let waker = graph.scope.worker().sync_activator_for(address.to_vec());
+    rows.for_writer(graph.scope.activator_for(address));
     let (to_shard, from_operator) = channel();
     let (to_operator, from_shard) = channel();
     let first = graph.shared.first;
@@ -89,6 +93,8 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
         }
         // The first epoch that the shard has not been told to be complete.
         let mut next = first;
+        // Some rows of that one are on their way.
+        let mut begun = false;
         let mut closing = false;
         let mut run = Vec::new();
         move |frontiers| {
@@ -109,6 +115,11 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
                 // Sabotage, for the drill's own test: an epoch is stored as complete while it is open.
                 let early = fail::sabotaged("early-commit");
                 let last = open.map(|open| Epoch(open.0.saturating_sub(u64::from(!early))));
+                if begun && last.is_none_or(|last| last >= next) {
+                    let rest = rows.take_first(next).map(|(_, rows)| rows);
+                    tell(ToShard::Epoch(next, rest.unwrap_or_default()));
+                    (next, begun) = (next.next(), false);
+                }
                 while let Some((epoch, rows)) = rows.take_first(last.unwrap_or(Epoch(u64::MAX))) {
                     let epoch = if early { epoch.max(next) } else { epoch };
                     tell(ToShard::Epoch(epoch, rows));
@@ -124,6 +135,13 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
                         tell(ToShard::Close);
                         closing = true;
                     }
+                }
+                if !closing
+                    && !early
+                    && let Some(part) = rows.take_part(next)
+                {
+                    tell(ToShard::Part(next, part));
+                    begun = true;
                 }
             }
             while let Ok(heard) = from_shard.try_recv() {
@@ -188,8 +206,16 @@ impl WriterThread {
         let mut spent = Vec::new();
         let mut closed = false;
         let mut last = None;
+        // The operator may be gone: the run ends.
+        let tell = |message| drop(self.to.send(message));
         for message in messages {
             match message {
+                ToShard::Part(epoch, rows) => {
+                    totals.rows.fetch_add(rows.len() as u64, Relaxed);
+                    totals.row_bytes.fetch_add(rows.bytes() as u64, Relaxed);
+                    shard.begin(epoch, &rows)?;
+                    tell(FromShard::Spent(rows));
+                }
                 ToShard::Epoch(epoch, rows) => {
                     totals.rows.fetch_add(rows.len() as u64, Relaxed);
                     totals.row_bytes.fetch_add(rows.bytes() as u64, Relaxed);
@@ -206,13 +232,14 @@ impl WriterThread {
                 ToShard::Look => {}
             }
         }
+        if last.is_none() && !closed {
+            return Ok(());
+        }
         shard.sync()?;
         totals.syncs.fetch_add(1, Relaxed);
         let took = begun.elapsed();
         totals.sync_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         metrics::histogram!("highwater_sync_seconds").record(took);
-        // The operator may be gone: the run ends.
-        let tell = |message| drop(self.to.send(message));
         spent.into_iter().for_each(|rows| tell(FromShard::Spent(rows)));
         if let Some(epoch) = last {
             tell(FromShard::Durable(epoch));
