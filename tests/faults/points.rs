@@ -61,13 +61,15 @@ const LINES: usize = 700;
 fn strike(point: &str, passages: &[u32]) -> u32 {
     let bed = Bed::new();
     let mut fired = 0;
+    // Only an epoch of many keys is begun before it is complete.
+    let (interval, lines) = if point == "epoch-begun" { ("1h", 10 * LINES) } else { ("0", LINES) };
     for (run, (passage, workers)) in passages.iter().zip([2, 3, 1, 4, 8].into_iter().cycle()).enumerate() {
-        bed.append("in.json", carts(LINES, run as u64));
+        bed.append("in.json", carts(lines, run as u64));
         // One user comes again and again: his old rows are garbage, which is collected.
         for order in 0..LINES {
             bed.append("in.json", format!("{{\"user_id\": \"{run}\", \"type\": \"order\", \"order_id\": {order}}}\n"));
         }
-        let mut start = bed.command(program(), &format!("in.json --output out -r st -s 0 -w {workers}"));
+        let mut start = bed.command(program(), &format!("in.json --output out -r st -s {interval} -w {workers}"));
         let ended = Running::start(start.env("HIGHWATER_FAIL", format!("{point}={passage}"))).end();
         if !ended.status.success() {
             says(ended.died_of(Signal::ABORT), &[&format!("failpoint {point} fired")]);

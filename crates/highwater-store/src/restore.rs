@@ -6,7 +6,7 @@
 //! What a shard has is read once, from the end of its log to its beginning: the last commit record says how far it is, and
 //! the first row that is met of a key is the newest, which can be given away at once.
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, SEQ_MAX};
 use crate::commit::{Commit, Tally};
 use crate::entries::KeyHash;
 use crate::error::StoreError;
@@ -197,7 +197,12 @@ impl Reader<'_> {
     }
 
     fn ends(&self) -> Result<(u64, u64), StoreError> {
-        self.log.ends().map_err(StoreError::io(self.path, "reading"))?.ok_or_else(|| self.no_record())
+        let ends = self.log.ends().map_err(StoreError::io(self.path, "reading"))?;
+        let (first, last) = ends.ok_or_else(|| self.no_record())?;
+        match last > SEQ_MAX {
+            true => Err(self.damage(Some(last), "it has a number that no store gets to".to_owned())),
+            false => Ok((first, last)),
+        }
     }
 
     /// Visits the commit records of a unit, the last first.

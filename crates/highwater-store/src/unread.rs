@@ -317,4 +317,17 @@ mod tests {
         assert!(taken.into_inner().unwrap().contains(&b"old".to_vec()), "it was given away at first");
         assert_eq!(given, [[b"new".to_vec(), b"one".to_vec()]]);
     }
+
+    /// A chunk under the greatest number there is, as only a forged store has it.
+    #[test]
+    fn a_number_that_no_store_gets_to_is_refused() {
+        let disk = MemoryDisk::new();
+        let options = || OpenOptions { memory: disk.clone(), ..OpenOptions::new("flow") };
+        let plan = StartPlan { shards: 1, steps: vec![("step".into(), "state".into())], ..StartPlan::default() };
+        drop(Store::open(options()).unwrap().start(plan).unwrap());
+        let mut log = disk.open_log("gen-1/shard-0/log", Backend::Memory).unwrap();
+        log.append(u64::MAX, &[0; 30]).unwrap();
+        let refused = Store::open(options()).err().expect("it is refused");
+        assert!(refused.to_string().contains("a number that no store gets to"), "{refused}");
+    }
 }
