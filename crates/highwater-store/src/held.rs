@@ -130,8 +130,8 @@ fn named(note: &DirNote, holder: &str) -> Named {
 }
 
 impl Store {
-    /// [Finds](Store::find) a store that lies in these directories, for a run of `shards` shards, as many at each process. Each process has
-    /// one directory of its own; others only give away what they have. Changes nothing.
+    /// [Finds](Store::find) a store that lies in these directories, for a run of `shards` shards, as many at each process.
+    /// Each process has one directory of its own; others only give away what they have. Changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Scattered`] if a shard is in none of them, or in two, or a start that was cut short took part with

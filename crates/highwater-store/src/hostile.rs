@@ -13,8 +13,9 @@ use crate::media::Media;
 use crate::memory::MemoryDisk;
 use crate::options::{Backend, OpenOptions};
 use crate::rows::{PackedRow, ROW_HEAD};
+use crate::shard_end::salt;
 use crate::start::StartPlan;
-use crate::store::{Store, salt};
+use crate::store::Store;
 use crate::units::{Assembler, Unit};
 use std::sync::Arc;
 

@@ -9,11 +9,11 @@ use crate::error::StoreError;
 use crate::fail;
 use crate::ids::{Execution, StoreId};
 use crate::lock;
-use crate::manifest::{Manifest, shard_dir};
+use crate::manifest::Manifest;
 use crate::media::{Lock, Media};
 use crate::shard::{Shard, ShardPlace};
 use crate::shard_end::{Opened, ShardEnd};
-use crate::store::{Store, salt};
+use crate::store::Store;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,10 +63,7 @@ pub(crate) fn open(
     index: usize,
     held: &Lock,
 ) -> Result<Shard, StoreError> {
-    let Manifest { id, generation, shards, key_groups, ref lineage, .. } = *manifest;
-    let backend = manifest.backend(&**media)?;
-    let salt = salt(id, generation, index, shards);
-    let place = ShardPlace { dir: shard_dir(generation, index), index, shards, key_groups, salt };
+    let (backend, place, lineage) = (manifest.backend(&**media)?, ShardPlace::of(manifest, index), &manifest.lineage);
     let give_up = Instant::now() + HANDED_OVER;
     let end = loop {
         match ShardEnd::open(&**media, place.clone(), backend, manifest) {

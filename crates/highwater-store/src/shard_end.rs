@@ -3,8 +3,8 @@
 use crate::ack::{AckFile, Acknowledged};
 use crate::error::StoreError;
 use crate::history::Kept;
-use crate::ids::{Epoch, Execution};
-use crate::manifest::{Lineage, Manifest};
+use crate::ids::{Epoch, Execution, Generation, StoreId};
+use crate::manifest::{Lineage, Manifest, shard_dir};
 use crate::media::{Bounded, Media};
 use crate::options::Backend;
 use crate::restore::{Give, ReadShard, Reader, Tail};
@@ -35,9 +35,25 @@ impl Opened {
 }
 
 impl ShardPlace {
+    /// A shard of the store with this manifest.
+    pub(crate) fn of(manifest: &Manifest, index: usize) -> ShardPlace {
+        let Manifest { id, generation, shards, key_groups, .. } = *manifest;
+        let salt = salt(id, generation, index, shards);
+        ShardPlace { dir: shard_dir(generation, index), index, shards, key_groups, salt }
+    }
+
     fn reader<'a>(&self, log: &'a Bounded, path: &'a Path, kept: Option<Kept>) -> Reader<'a> {
         Reader { log, path, shard: self.index, salt: self.salt, key_groups: self.key_groups, kept }
     }
+}
+
+/// What a chunk of this shard must fit besides its number: no chunk of another shard does.
+pub(crate) fn salt(id: StoreId, generation: Generation, index: usize, of: usize) -> u64 {
+    let mut bytes = Vec::with_capacity(32);
+    for number in [id.0, generation.0, index as u64, of as u64] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
 impl ShardEnd {

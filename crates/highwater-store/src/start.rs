@@ -16,8 +16,8 @@ use crate::past::{Change, Fill, changes, settle_names};
 use crate::rows::PackedRow;
 use crate::rules::{Rule, on};
 use crate::shard::{Shard, ShardPlace};
-use crate::shard_end::Opened;
-use crate::store::{Store, salt};
+use crate::shard_end::{Opened, salt};
+use crate::store::Store;
 use std::sync::Arc;
 
 /// Files below this are not worth being written anew.

@@ -134,15 +134,6 @@ impl Store {
     }
 }
 
-/// What a chunk of this shard must fit besides its number: no chunk of another shard does.
-pub(crate) fn salt(id: StoreId, generation: Generation, index: usize, of: usize) -> u64 {
-    let mut bytes = Vec::with_capacity(32);
-    for number in [id.0, generation.0, index as u64, of as u64] {
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    xxhash_rust::xxh3::xxh3_64(&bytes)
-}
-
 impl OpenOptions {
     /// The backend that is used: without a directory there is only memory.
     pub(crate) fn chosen(&self) -> Backend {

@@ -6,14 +6,14 @@
 use crate::error::StoreError;
 use crate::ids::{Epoch, Generation};
 use crate::jobs::{DoAll, in_turn, on_each};
-use crate::manifest::{Manifest, StepInfo, generation_dir, shard_dir};
+use crate::manifest::{Manifest, StepInfo, generation_dir};
 use crate::media::{Lock, Media};
 use crate::options::{Backend, OpenOptions};
 use crate::restore::Give;
 use crate::rules::{Rule, on};
 use crate::shard::ShardPlace;
 use crate::shard_end::{Opened, ShardEnd};
-use crate::store::{Row, Store, salt};
+use crate::store::{Row, Store};
 use crate::units::UnitRow;
 use std::sync::Arc;
 
@@ -65,17 +65,11 @@ impl Store {
         found.index(&in_turn).map_err(|mut faults| faults.swap_remove(0))
     }
 
-    /// A shard of this store.
-    pub(crate) fn place(&self, index: usize) -> ShardPlace {
-        let Manifest { generation, shards, key_groups, id, .. } = self.manifest;
-        let salt = salt(id, generation, index, shards);
-        ShardPlace { dir: shard_dir(generation, index), index, shards, key_groups, salt }
-    }
-
     /// Opens all shards and reads their ends.
     pub(crate) fn ends(&self, do_all: &DoAll<'_>) -> Result<Vec<Result<ShardEnd, StoreError>>, StoreError> {
         let missing = |what: String| StoreError::MissingShard { path: self.media.path(""), missing: what };
-        let places: Vec<ShardPlace> = (0..self.manifest.shards).map(|index| self.place(index)).collect();
+        let places: Vec<ShardPlace> =
+            (0..self.manifest.shards).map(|index| ShardPlace::of(&self.manifest, index)).collect();
         let there = self.media.list(&generation_dir(self.manifest.generation)).unwrap_or_default();
         for place in &places {
             let name = place.dir.rsplit('/').next().unwrap_or_default();
