@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 11] = [
     &["data", "names", "packs", "policy", "time"],
     &["clock", "codec", "error", "meter", "shape"],
     &["batch", "evolution", "letter", "restored", "route", "shared"],
-    &["cluster", "guard", "listing", "snapshot", "stash"],
+    &["cluster", "guard", "helpers", "listing", "snapshot", "stash"],
     &["graph"],
     &["recovery", "stream"],
     &["source"],

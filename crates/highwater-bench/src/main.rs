@@ -19,6 +19,7 @@ mod limit;
 mod measure;
 mod pause;
 mod price;
+mod processes;
 mod rival;
 mod scaling;
 mod store;
@@ -115,6 +116,8 @@ enum What {
         job: Job,
         #[command(flatten)]
         how: How,
+        #[command(flatten)]
+        processes: processes::Processes,
         /// Watches for the longest time without a cart
         #[arg(long)]
         pause: bool,
@@ -159,7 +162,7 @@ enum What {
     Exchange(exchange::Exchange),
     /// What small epochs cost, from one for every record to ten seconds
     Epochs(epochs::Epochs),
-    /// What more workers bring, with one file and with several
+    /// What more workers and processes bring, with one file and with several
     Scaling(scaling::Scaling),
     /// What it takes to start again on a store with many keys
     Resume(keys::Resume),
@@ -208,10 +211,13 @@ fn run(what: What) -> Result<String, String> {
             rival::run(job.files, job.output, workers)?;
             Ok(said(Said::default()))
         }
-        What::Cart { job, how, pause } => {
+        What::Cart { job, how, processes, pause } => {
+            let mut config = how.config("cart");
+            let others = processes.join(&mut config)?;
             let pulse = pause.then(Arc::<pause::Pulse>::default);
             let options = flow::Options { files: job.files, output: job.output, pulse: pulse.clone() };
-            let summary = flow::run(how.config("cart"), options)?;
+            let summary = flow::run(config, options)?;
+            others.wait()?;
             let latency_ms = pause.then_some(summary.latency_max.as_secs_f64() * 1e3);
             let pauses = pulse.as_ref().map(|pulse| pulse.over()).unwrap_or_default();
             let pause_ms = pulse.map(|pulse| pulse.longest_ms());

@@ -3,6 +3,7 @@
 use crate::batch::Items;
 use crate::error::{BuildError, RunError};
 use crate::evolution::Evolution;
+use crate::helpers::Helpers;
 use crate::letter::Letter;
 use crate::listing::Listing;
 use crate::meter::Meter;
@@ -97,6 +98,8 @@ pub(crate) struct Graph<'s> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) listings: Arc<Listings>,
+    /// Who may help this worker, and whom it may.
+    pub(crate) helpers: Helpers,
     pub(crate) worker: usize,
     pub(crate) workers: usize,
     pub(crate) router: Router,
@@ -164,6 +167,8 @@ pub(crate) struct GraphParts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) listings: Arc<Listings>,
+    /// Who may help this worker, and whom it may.
+    pub(crate) helpers: Helpers,
     pub(crate) worker: usize,
     pub(crate) router: Router,
     pub(crate) workers: usize,
@@ -179,6 +184,7 @@ impl<'s> Graph<'s> {
             shared: parts.shared,
             settings: parts.settings,
             listings: parts.listings,
+            helpers: parts.helpers,
             worker: parts.worker,
             workers: parts.workers,
             router: parts.router,

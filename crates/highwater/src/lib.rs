@@ -55,6 +55,7 @@ mod evolution;
 mod flow;
 mod graph;
 mod guard;
+mod helpers;
 mod letter;
 mod listing;
 mod meter;

@@ -58,11 +58,6 @@ impl Listing {
         self.grows
     }
 
-    /// How many partitions there are; `None` where more may appear.
-    pub(crate) fn count(&self) -> Option<usize> {
-        (!self.grows).then(|| lock(&self.names).list.len())
-    }
-
     /// Number and digest of the partitions; the same for all listings that grow, which may differ for a moment.
     pub(crate) fn digest(&self) -> (u64, u64) {
         if self.grows {

@@ -27,6 +27,7 @@ use crate::data::StepError;
 use crate::error::{BuildError, RunError};
 use crate::flow::Flow;
 use crate::graph::Listings;
+use crate::helpers::Helpers;
 use crate::recovery::load::{at_once, load};
 use crate::restored::{RestoredPositions, RestoredStates};
 use crate::route::Router;
@@ -201,6 +202,7 @@ where
         shared: shared.clone(),
         gate: gate.clone(),
         listings: listings.clone(),
+        helpers: Helpers::among(config.workers),
         first_worker: crew.map_or(0, Crew::first_worker),
         settings: Arc::new(config.settings()),
         router,

@@ -9,6 +9,7 @@ use crate::data::StepError;
 use crate::error::{BuildError, RunError};
 use crate::flow::Flow;
 use crate::graph::{DEAD_LETTERS, Graph, GraphParts, Settings};
+use crate::helpers::Helpers;
 use crate::route::Router;
 use crate::shared::Shared;
 use crate::sink::dead_letters;
@@ -68,6 +69,7 @@ pub(super) fn sketch(
                 shared,
                 settings,
                 listings: Arc::default(),
+                helpers: Helpers::NONE,
                 worker: 0,
                 router,
                 workers: 1,

@@ -7,6 +7,7 @@ use crate::error::BuildError;
 use crate::flow::Flow;
 use crate::graph::{Declared, Graph, GraphParts, Listings, OnCommit, OnStart, Settings};
 use crate::guard::panic_message;
+use crate::helpers::Helpers;
 use crate::recovery::commit::Commit;
 use crate::recovery::write::{WriterEnd, writer};
 use crate::restored::{RestoredPositions, RestoredStates};
@@ -38,6 +39,8 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) gate: Arc<Gate>,
     pub(super) listings: Arc<Listings>,
+    /// Of each worker of this process.
+    pub(super) helpers: Vec<Helpers>,
     /// Index of the first worker of this process, among those of all processes.
     pub(super) first_worker: usize,
     pub(super) settings: Arc<Settings>,
@@ -181,6 +184,7 @@ impl Run<'_> {
             self.parts.shared.abort(Some(Cause::Start(Box::new(error))));
         }
         let shared = &self.parts.shared;
+        let helpers = self.helpers(worker.index());
         let mut told = shared.committed();
         loop {
             let all = commit.observe(shared);
@@ -195,13 +199,22 @@ impl Run<'_> {
             if let Some(epoch) = processed.with_frontier(|frontier| frontier.first().map(|time| time.epoch())) {
                 shared.note_frontier(epoch);
             }
-            worker.step_or_park(Some(PARK));
+            // Help comes before a step, which sends what it has to send: who is helped goes on sooner.
+            match helpers.help() {
+                true => drop(worker.step()),
+                false => drop(worker.step_or_park(Some(PARK))),
+            }
         }
         // Steps that no sink waits for may have items left, some of them on their way to another worker.
         while !self.ends_early() && !worker.installed_dataflows().is_empty() {
             worker.step_or_park(Some(PARK));
         }
         self.leave(worker);
+    }
+
+    /// Those of a worker of this process.
+    fn helpers(&self, worker: usize) -> Helpers {
+        self.parts.helpers[worker - self.parts.first_worker].clone()
     }
 
     /// Whether the run ends with work left, which can be of no use to anybody.
@@ -225,6 +238,7 @@ impl Run<'_> {
                     shared: parts.shared.clone(),
                     settings: parts.settings.clone(),
                     listings: parts.listings.clone(),
+                    helpers: self.helpers(index),
                     worker: index,
                     workers: peers,
                     router: parts.router.clone(),

@@ -9,6 +9,7 @@ use crate::clock::{Sleeper, now};
 use crate::error::{BadRecord, BuildError};
 use crate::graph::{Change, Graph, StepKind};
 use crate::guard::report;
+use crate::helpers::Helpers;
 use crate::letter::{Content, Letter};
 use crate::meter::{Meter, Stand};
 use crate::policy::OnError;
@@ -97,6 +98,7 @@ pub(crate) fn source<'s, S: Source>(graph: &Rc<Graph<'s>>, step: &str, source: S
         tell_at: now(),
         policy,
         aside: Vec::new(),
+        helpers: graph.helpers.clone(),
         tells_ranges: graph.settings.dead_letters.is_some(),
         readers,
         moved: false,
@@ -199,6 +201,7 @@ struct Driver<S: Source> {
     aside: Vec<Letter>,
     /// Dead letters may want to know the input of an epoch that is open.
     tells_ranges: bool,
+    helpers: Helpers,
     readers: Readers<S>,
     /// Whether any partition has been read in the open epoch.
     moved: bool,
@@ -264,6 +267,7 @@ impl<S: Source> Driver<S> {
                     }
                 }
                 self.idle = IDLE_MIN;
+                self.helpers.has_read();
                 self.shared.totals.records.fetch_add(self.batch.len() as u64, Relaxed);
                 self.meter.went(self.batch.len());
                 let to = self.readers.open[index].partition.place();

@@ -1,12 +1,13 @@
 //! Which inputs are found, under which names, and which are refused.
 
 use super::*;
+use crate::helpers::Helpers;
 use crate::source::files::{Found, Input};
 use std::io::Write;
 use std::thread;
 
 const OPTIONS: ReadOptions =
-    ReadOptions { line_bytes_max: 100, accept_new_input: false, recoverable: false, parsers: 0 };
+    ReadOptions { line_bytes_max: 100, accept_new_input: false, recoverable: false, helpers: Helpers::NONE };
 const RECOVERABLE: ReadOptions = ReadOptions { recoverable: true, ..OPTIONS };
 
 /// A directory with empty files of these names.

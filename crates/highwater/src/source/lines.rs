@@ -135,7 +135,7 @@ impl<F: LineFormat> LineSource<F> {
         let partition = match self.watch {
             Watch::Follow => LinePartition::following(name, self.format.clone(), options.line_bytes_max),
             Watch::Once | Watch::New => {
-                LinePartition::new(name, self.format.clone(), options.line_bytes_max).parsing_ahead(options.parsers)
+                LinePartition::new(name, self.format.clone(), options.line_bytes_max).parsing_ahead(&options.helpers)
             }
         };
         partition.expanding_to(self.expanded_max)

@@ -18,6 +18,7 @@ mod pattern;
 mod polling;
 mod retry;
 
+pub use crate::helpers::Helpers;
 pub use crate::letter::Raw;
 pub use channel::{
     Channel, ChannelPartition, Closed, CommitWatch, NotSent, ReplayPartition, ReplayPosition, ReplaySender, Replayable,
@@ -131,9 +132,8 @@ pub struct ReadOptions {
     pub accept_new_input: bool,
     /// Whether positions are kept: a recovery store is in use.
     pub recoverable: bool,
-    /// Threads that may parse ahead for one partition: as many as there are workers beside its own that have no
-    /// partition to read.
-    pub parsers: usize,
+    /// Workers of this process that may help its own worker to read a partition, while they have nothing to read.
+    pub helpers: Helpers,
 }
 
 /// One partition of a source, read by one worker.

@@ -9,7 +9,7 @@ use crate::codec::{decode, encode_value};
 use crate::flow::Flow;
 use crate::policy::OnError;
 use crate::run::{Config, run};
-use crate::source::{At, Partition, Polled, ReadOptions, Source};
+use crate::source::{At, Helpers, Partition, Polled, ReadOptions, Source};
 use highwater_store::{Epoch, StoreError};
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const POSITIONS_MAX: usize = 500;
 
 const OPTIONS: ReadOptions =
-    ReadOptions { line_bytes_max: 16 << 20, accept_new_input: false, recoverable: true, parsers: 0 };
+    ReadOptions { line_bytes_max: 16 << 20, accept_new_input: false, recoverable: true, helpers: Helpers::NONE };
 
 /// What a source has shown while it was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

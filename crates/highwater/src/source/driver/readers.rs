@@ -9,6 +9,7 @@ use crate::codec::decode;
 use crate::data::StepError;
 use crate::error::{Place, RunError, SourceError};
 use crate::graph::Graph;
+use crate::helpers::Helpers;
 use crate::listing::Listing;
 use crate::names::Names;
 use crate::restored::RestoredPositions;
@@ -93,7 +94,7 @@ impl<S: Source> Readers<S> {
             line_bytes_max: graph.settings.line_bytes_max,
             accept_new_input: graph.settings.accept_new_input,
             recoverable: graph.shared.recovery,
-            parsers: 0,
+            helpers: graph.helpers.clone(),
         };
         let again = source.look_again();
         let mut readers = Readers {
@@ -126,7 +127,6 @@ impl<S: Source> Readers<S> {
                 }
             }
         };
-        readers.options.parsers = listing.count().map_or(0, |count| parsers(graph.workers, count));
         readers.listing = Some(listing.clone());
         if let Some(rows) = readers.restored.rows(step) {
             let ours = |name: &str| listing.may_own(name, graph.worker, graph.workers);
@@ -149,7 +149,8 @@ impl<S: Source> Readers<S> {
 
     /// A source that cannot begin: the start is refused.
     pub(super) fn none(graph: &Rc<Graph<'_>>, step: &str, source: &Rc<S>) -> Self {
-        let options = ReadOptions { line_bytes_max: 0, accept_new_input: false, recoverable: false, parsers: 0 };
+        let helpers = Helpers::NONE;
+        let options = ReadOptions { line_bytes_max: 0, accept_new_input: false, recoverable: false, helpers };
         Readers {
             source: source.clone(),
             step: step.to_owned(),
@@ -335,12 +336,6 @@ impl<S: Source> Readers<S> {
             }
         }
     }
-}
-
-/// Threads that may parse ahead for each partition, if there are more workers than partitions, and cores.
-fn parsers(workers: usize, partitions: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (workers.saturating_sub(partitions) / partitions.max(1)).min(cores.saturating_sub(1))
 }
 
 /// Why a partition could not be opened.

@@ -1,21 +1,20 @@
-//! Parses lines ahead of the worker that reads them, on threads of their own.
+//! Parses lines ahead of the worker that reads them, on workers that have nothing to read.
 //!
 //! A file has one reader: it finds the lines, counts them, says which are bad, and its records get their times
 //! one after the other. What costs is the parsing, so that alone is given away: blocks of what has been read go
-//! to threads, and what they made of a line waits here until the reader comes to it. The reader may always do
+//! to its helpers, and what they made of a line waits here until the reader comes to it. The reader may always do
 //! without: a line that was not parsed ahead, or that turned out bad there, it parses itself. So nothing here can
 //! change what a flow sees, and a bad line still ends its epoch right before it.
 //!
 //! Memory: the blocks of one read buffer, and their items.
 
+use crate::helpers::Helpers;
 use crate::shared::lock;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::vec::IntoIter;
 
 /// Reads lines apart from their reader.
@@ -26,12 +25,13 @@ const BLOCK_BYTES: usize = 32 << 10;
 
 /// What has been parsed ahead of one reader.
 pub(super) struct Ahead<T> {
-    /// The reader's, and one for each thread that is to be started when there is something to parse.
+    /// The reader's.
     parser: LineParser<T>,
-    parsers: Vec<LineParser<T>>,
+    /// One for each helper; those that are at work are not here.
+    parsers: Arc<Mutex<Vec<LineParser<T>>>>,
+    helpers: Helpers,
     line_bytes_max: usize,
     block_bytes: usize,
-    give: Option<Sender<Arc<Block<T>>>>,
     /// Blocks that were given away, in the order of the file.
     blocks: VecDeque<Arc<Block<T>>>,
     /// What is left of the block that the reader is in.
@@ -62,18 +62,33 @@ enum State<T> {
 }
 
 impl<T: Send + 'static> Ahead<T> {
-    /// Lets every one of `parsers` have a thread, as soon as there is something to parse.
-    pub(super) fn new(parser: LineParser<T>, parsers: Vec<LineParser<T>>, line_bytes_max: usize) -> Self {
+    /// Has `helpers` parse, each with one of `parsers`.
+    pub(super) fn new(
+        parser: LineParser<T>,
+        parsers: Vec<LineParser<T>>,
+        helpers: Helpers,
+        line_bytes_max: usize,
+    ) -> Self {
         Ahead {
             parser,
-            parsers,
+            parsers: Arc::new(Mutex::new(parsers)),
+            helpers,
             line_bytes_max,
             block_bytes: BLOCK_BYTES,
-            give: None,
             blocks: VecDeque::new(),
             parsed: Vec::new().into_iter(),
             upto: 0,
         }
+    }
+
+    /// Whether there is somebody now who would parse.
+    pub(super) fn has_help(&self) -> bool {
+        self.helpers.are_there()
+    }
+
+    /// Whether anything has ever been given away.
+    pub(super) fn is_used(&self) -> bool {
+        self.upto > 0
     }
 
     /// The same with small blocks.
@@ -97,27 +112,24 @@ impl<T: Send + 'static> Ahead<T> {
             let state = Mutex::new(State::Raw(block.to_vec()));
             let block = Arc::new(Block { from, state, done: Condvar::new() });
             (from, rest) = (from + end as u64, behind);
-            // Threads that could not be started are not missed: the reader parses itself.
-            let _ = self.sender().send(block.clone());
+            self.lend(&block);
             self.blocks.push_back(block);
         }
         self.upto = from;
+        self.helpers.call();
     }
 
-    fn sender(&mut self) -> &Sender<Arc<Block<T>>> {
-        let Ahead { parsers, line_bytes_max, give, .. } = self;
-        give.get_or_insert_with(|| {
-            let (give, blocks) = channel();
-            let blocks = Arc::new(Mutex::new(blocks));
-            for parser in parsers.drain(..) {
-                let (bytes_max, blocks) = (*line_bytes_max, blocks.clone());
-                let work = move || work(parser, bytes_max, &blocks);
-                if let Err(error) = thread::Builder::new().name("parser".to_owned()).spawn(work) {
-                    tracing::warn!("no thread to parse ahead: {error}");
-                }
+    fn lend(&self, block: &Arc<Block<T>>) {
+        let (block, parsers, bytes_max) = (Arc::downgrade(block), self.parsers.clone(), self.line_bytes_max);
+        self.helpers.lend(move || {
+            // The reader may be through with it, or gone.
+            let Some(block) = block.upgrade() else { return };
+            let Some(mut parser) = lock(&parsers).pop() else { return };
+            if let Some(bytes) = block.begin() {
+                block.end(parse(&mut parser, bytes_max, block.from, &bytes));
             }
-            give
-        })
+            lock(&parsers).push(parser);
+        });
     }
 
     /// The item of the line from offset `from` to its newline at `to`, if it has been parsed ahead.
@@ -184,16 +196,6 @@ impl<T> Block<T> {
         let mut state = lock(&self.state);
         while matches!(*state, State::Taken) {
             state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-/// A thread: parses blocks until the reader is gone.
-fn work<T>(mut parser: LineParser<T>, line_bytes_max: usize, blocks: &Mutex<Receiver<Arc<Block<T>>>>) {
-    loop {
-        let Ok(block) = lock(blocks).recv() else { return };
-        if let Some(bytes) = block.begin() {
-            block.end(parse(&mut parser, line_bytes_max, block.from, &bytes));
         }
     }
 }

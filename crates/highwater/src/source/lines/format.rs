@@ -23,7 +23,7 @@ pub trait LineFormat: Clone + 'static {
     }
 
     /// A parser that may leave the reader's thread, where a line means the same wherever it stands and is dear to
-    /// parse: a file that has more than one worker to itself is then parsed ahead, by several of them. It answers
+    /// parse: workers that have nothing to read then parse ahead, for the one that reads the file. It answers
     /// the item of a line, and nothing for a blank or a bad one. It is not asked for where records may have newlines
     /// in them, or a header says how to read them.
     fn parser(&self) -> Option<LineParser<Self::Item>> {

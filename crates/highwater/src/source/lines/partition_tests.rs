@@ -2,16 +2,19 @@
 
 use super::*;
 use crate::clock::now;
+use crate::helpers::Helpers;
 use crate::source::{At, JsonLines, LineParser, LineSource, Lines, ReadOptions, Source};
 use highwater_store::Epoch;
 use proptest::prelude::*;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-const OPTIONS: ReadOptions = ReadOptions { line_bytes_max: 64, accept_new_input: false, recoverable: true, parsers: 0 };
+const OPTIONS: ReadOptions =
+    ReadOptions { line_bytes_max: 64, accept_new_input: false, recoverable: true, helpers: Helpers::NONE };
 
 /// A file in a directory of its own.
 struct Input {
@@ -314,12 +317,50 @@ fn some<F: LineFormat<Item = String>>(
     Some(partition.position().unwrap())
 }
 
+/// A worker that has nothing to read, until this goes.
+struct Idle {
+    reader: Helpers,
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Idle {
+    fn new() -> Self {
+        let [reader, idle] = Helpers::among(2).try_into().unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let ends = done.clone();
+        let work = move || {
+            while !ends.load(SeqCst) {
+                if !idle.help() {
+                    std::thread::yield_now();
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("idle".to_owned()).spawn(work).unwrap();
+        let begun = now();
+        while !reader.are_there() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nobody comes");
+            std::thread::yield_now();
+        }
+        Idle { reader, done, thread: Some(thread) }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.done.store(true, SeqCst);
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
 /// Plain lines that others parse ahead, in blocks of a few bytes.
 #[derive(Clone, Default)]
 struct Apart {
-    /// Threads that have parsed a line and are not the reader's.
+    /// Lines that another worker has parsed.
     others: Arc<AtomicUsize>,
-    /// The reader's lines wait for a line that another thread has parsed.
+    /// The reader's lines wait for a line that another worker has parsed.
     waits: bool,
 }
 
@@ -327,7 +368,7 @@ impl LineFormat for Apart {
     type Item = String;
 
     fn parse(&mut self, line: &[u8]) -> Result<String, String> {
-        if std::thread::current().name() == Some("parser") {
+        if std::thread::current().name() == Some("idle") {
             self.others.fetch_add(1, SeqCst);
         } else if self.waits {
             let begun = now();
@@ -349,8 +390,8 @@ impl LineFormat for Apart {
 }
 
 impl Apart {
-    fn open(&self, input: &Input, at: Option<LinePosition>, block_bytes: usize) -> LinePartition<Apart> {
-        let options = ReadOptions { parsers: 2, ..OPTIONS };
+    fn open(&self, input: &Input, at: Option<LinePosition>, block_bytes: usize, idle: &Idle) -> LinePartition<Apart> {
+        let options = ReadOptions { helpers: idle.reader.clone(), ..OPTIONS };
         let mut partition = input.open(self.clone(), at, &options).unwrap();
         partition.ahead = partition.ahead.map(|ahead| ahead.with_blocks_of(block_bytes));
         partition
@@ -362,7 +403,7 @@ fn lines_are_parsed_by_others_and_come_in_order() {
     let content: String = (0..20_000).map(|n| format!("{n}\n")).collect();
     let input = Input::new(content);
     let format = Apart { waits: true, ..Apart::default() };
-    let seen = all(&mut format.open(&input, None, 512));
+    let seen = all(&mut format.open(&input, None, 512, &Idle::new()));
     assert_eq!(seen, (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>());
     assert!(format.others.load(SeqCst) > 0);
 }
@@ -370,18 +411,20 @@ fn lines_are_parsed_by_others_and_come_in_order() {
 #[test]
 fn only_lines_that_mean_the_same_wherever_they_stand_are_parsed_ahead() {
     let numbers = JsonLines::<u32>::new;
-    assert!(LinePartition::new("in", numbers(), 64).parsing_ahead(1).ahead.is_some());
-    assert!(LinePartition::new("in", numbers(), 64).parsing_ahead(0).ahead.is_none());
-    assert!(LinePartition::new("in", Lines, 64).parsing_ahead(1).ahead.is_none(), "it has no parser");
-    assert!(LinePartition::new("in.gz", numbers(), 64).parsing_ahead(1).ahead.is_none());
-    assert!(LinePartition::following("in", numbers(), 64).parsing_ahead(1).ahead.is_none());
+    let some = &Helpers::among(2)[0];
+    assert!(LinePartition::new("in", numbers(), 64).parsing_ahead(some).ahead.is_some());
+    assert!(LinePartition::new("in", numbers(), 64).parsing_ahead(&Helpers::NONE).ahead.is_none());
+    assert!(LinePartition::new("in", Lines, 64).parsing_ahead(some).ahead.is_none(), "it has no parser");
+    assert!(LinePartition::new("in.gz", numbers(), 64).parsing_ahead(some).ahead.is_none());
+    assert!(LinePartition::following("in", numbers(), 64).parsing_ahead(some).ahead.is_none());
 }
 
 #[test]
 fn a_panic_of_a_parser_is_one_of_the_reader_at_the_same_line() {
     let content: String = (0..2_000).map(|n| if n == 1_500 { "boom\n".to_owned() } else { format!("{n}\n") }).collect();
     let input = Input::new(content);
-    let mut partition = Apart::default().open(&input, None, 64);
+    let idle = Idle::new();
+    let mut partition = Apart::default().open(&input, None, 64, &idle);
     let mut batch = Vec::new();
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| partition.poll(&mut batch, 9_999)));
     ended.expect_err("the line panics where it is read");
@@ -401,11 +444,11 @@ proptest! {
     ) {
         let input = Input::new(&content);
         let whole = all(&mut input.start());
-        let (mut seen, mut at) = (Vec::new(), None);
+        let (mut seen, mut at, idle) = (Vec::new(), None, Idle::new());
         for (run, (records, polls)) in runs.iter().cycle().enumerate() {
             let ended = match (run % 3 == 2, &at) {
                 (true, Some(at)) => some(&mut input.resume(LinePosition::clone(at)), *records, *polls, &mut seen),
-                _ => some(&mut Apart::default().open(&input, at.clone(), block_bytes), *records, *polls, &mut seen),
+                _ => some(&mut Apart::default().open(&input, at.clone(), block_bytes, &idle), *records, *polls, &mut seen),
             };
             match ended {
                 Some(position) => at = Some(position),
