@@ -1,7 +1,7 @@
 //! The rows that a worker's steps have written for epochs that are not closed yet.
 //!
 //! A step encodes its changed keys straight into the buffer of their epoch; the recovery writer
-//! takes the buffer when the epoch closes, and parts of it before that, where it grows large. Rows never travel through
+//! takes the buffer when the epoch closes, and before that each time that it is full. Rows never travel through
 //! the dataflow.
 
 use crate::codec::{Codec, encode_key, encode_state};
@@ -9,13 +9,13 @@ use crate::data::StepError;
 use crate::route::Router;
 use highwater_store::{Epoch, KeyGroup, Rows, StepId};
 use serde::Serialize;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
-use timely::scheduling::Activator;
 
-/// A buffer of so many bytes is a part of its epoch that may go to the store ahead of the rest. Builds for tests meet many.
+/// A buffer of so many bytes is full: it may go to the store ahead of the rest of its epoch. Builds for tests meet many.
 const PART_BYTES: usize = if cfg!(any(debug_assertions, feature = "failpoints")) { 4 << 10 } else { 1 << 20 };
 
 /// Index of a step in the order in which the flow declares them: the same on every worker.
@@ -31,14 +31,29 @@ pub(crate) struct SnapshotRows {
 
 struct Inner {
     epochs: BTreeMap<Epoch, Rows>,
-    spare: Vec<Rows>,
-    /// Wakes the writer, where there is one, when a part is full.
-    writer: Option<Activator>,
-    /// It was woken, and did not look yet.
-    woken: bool,
+    writer: Option<Writer>,
     router: Router,
     key: Vec<u8>,
     state_bytes_max: usize,
+}
+
+/// Who takes the rows.
+pub(crate) struct Writer {
+    /// The epoch of which it takes full buffers before the epoch is complete; none: it takes none now.
+    pub(crate) ahead: Rc<Cell<Option<Epoch>>>,
+    /// Takes a full buffer of that epoch.
+    pub(crate) take: Box<dyn FnMut(Epoch, Rows)>,
+    /// Buffers that it is through with. Few are there at a time, for it keeps up or is waited for.
+    pub(crate) spent: Receiver<Rows>,
+}
+
+impl Writer {
+    /// A buffer without rows.
+    fn empty(&self) -> Rows {
+        let mut rows = self.spent.try_recv().unwrap_or_default();
+        rows.clear();
+        rows
+    }
 }
 
 fn too_large(length: usize, most: usize) -> StepError {
@@ -50,10 +65,17 @@ fn too_large(length: usize, most: usize) -> StepError {
 }
 
 impl Inner {
-    fn wake(&mut self) {
-        if let Some(writer) = self.writer.as_ref().filter(|_| !self.woken) {
-            writer.activate();
-            self.woken = true;
+    /// Where rows of an epoch go.
+    fn rows<'a>(epochs: &'a mut BTreeMap<Epoch, Rows>, writer: &Option<Writer>, epoch: Epoch) -> &'a mut Rows {
+        epochs.entry(epoch).or_insert_with(|| writer.as_ref().map(Writer::empty).unwrap_or_default())
+    }
+
+    /// The rows of `epoch` go to the writer if they are many and it takes them now.
+    fn give_if_full(&mut self, epoch: Epoch) {
+        let Some(rows) = self.epochs.get_mut(&epoch).filter(|rows| rows.bytes() >= PART_BYTES) else { return };
+        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.ahead.get() == Some(epoch)) {
+            let full = std::mem::replace(rows, writer.empty());
+            (writer.take)(epoch, full);
         }
     }
 }
@@ -61,8 +83,7 @@ impl Inner {
 impl SnapshotRows {
     /// `ids` are the store's numbers of the steps, known when the run starts.
     pub(crate) fn new(router: Router, ids: Arc<OnceLock<Vec<StepId>>>, state_bytes_max: usize) -> Self {
-        let (epochs, spare, key) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let inner = Inner { epochs, spare, writer: None, woken: false, router, key, state_bytes_max };
+        let inner = Inner { epochs: BTreeMap::new(), writer: None, router, key: Vec::new(), state_bytes_max };
         SnapshotRows { inner: Rc::new(RefCell::new(inner)), ids }
     }
 
@@ -87,12 +108,12 @@ impl SnapshotRows {
         check: impl FnOnce(usize) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
         let inner = &mut *self.inner.borrow_mut();
-        let Inner { epochs, spare, router, key: bytes, state_bytes_max, .. } = inner;
+        let Inner { epochs, writer, router, key: bytes, state_bytes_max } = inner;
         bytes.clear();
         encode_key(key, bytes)?;
         let (id, group) = (self.id(step), router.group(bytes));
         check(router.owner(group))?;
-        let rows = epochs.entry(epoch).or_insert_with(|| spare.pop().unwrap_or_default());
+        let rows = Inner::rows(epochs, writer, epoch);
         let put = match state {
             Some(state) => rows.put_with(
                 id,
@@ -113,9 +134,7 @@ impl SnapshotRows {
                 Ok(())
             }
         };
-        if rows.bytes() >= PART_BYTES {
-            inner.wake();
-        }
+        inner.give_if_full(epoch);
         put
     }
 
@@ -135,28 +154,17 @@ impl SnapshotRows {
         value: Option<&[u8]>,
     ) {
         let inner = &mut *self.inner.borrow_mut();
-        let rows = inner.epochs.entry(epoch).or_insert_with(|| inner.spare.pop().unwrap_or_default());
+        let rows = Inner::rows(&mut inner.epochs, &inner.writer, epoch);
         match value {
             Some(value) => rows.put(self.id(step), group, key, value),
             None => rows.remove(self.id(step), group, key),
         }
-        if rows.bytes() >= PART_BYTES {
-            inner.wake();
-        }
+        inner.give_if_full(epoch);
     }
 
-    /// Who takes the rows, to be woken when there are many.
-    pub(crate) fn for_writer(&self, writer: Activator) {
+    /// Says who takes the rows.
+    pub(crate) fn for_writer(&self, writer: Writer) {
         self.inner.borrow_mut().writer = Some(writer);
-    }
-
-    /// What there is of the rows of `epoch`, if it is the first that has some and these are many.
-    pub(crate) fn take_part(&self, epoch: Epoch) -> Option<Rows> {
-        let Inner { epochs, spare, woken, .. } = &mut *self.inner.borrow_mut();
-        *woken = false;
-        let mut first = epochs.first_entry().filter(|first| *first.key() == epoch)?;
-        let full = first.get().bytes() >= PART_BYTES;
-        full.then(|| std::mem::replace(first.get_mut(), spare.pop().unwrap_or_default()))
     }
 
     /// The earliest epoch that has rows, if it is at most `upto`.
@@ -164,16 +172,6 @@ impl SnapshotRows {
         let mut inner = self.inner.borrow_mut();
         let first = inner.epochs.first_entry()?;
         (*first.key() <= upto).then(|| first.remove_entry())
-    }
-
-    /// Gives a buffer back for use again.
-    pub(crate) fn recycle(&self, mut rows: Rows) {
-        rows.clear();
-        let mut inner = self.inner.borrow_mut();
-        // Few epochs are open at once; more buffers would only hold memory.
-        if inner.spare.len() < 4 {
-            inner.spare.push(rows);
-        }
     }
 
     fn id(&self, step: StepIndex) -> StepId {

@@ -89,8 +89,8 @@ struct Open<I> {
 const ITEMS: usize = 0;
 const ROWS: usize = 1;
 
-/// Most changes in one message.
-const BATCH: usize = 1 << 13;
+/// Most changes in one message: buffers of tens of kilobytes come and go cheaply, larger ones do not.
+const BATCH: usize = 512;
 
 type Output<D> = OutputBuilder<Time, CapacityContainerBuilder<Vec<Update<D>>>>;
 
@@ -181,6 +181,10 @@ impl<L: Kept> Keeper<L> {
             let mut changes = Changes { time: EpochTime::of(epoch), out };
             let ran = self.guard.run(epoch, || {
                 for item in items.into_iter().flatten() {
+                    if changes.out.is_empty() {
+                        // The one before has gone on with its message.
+                        changes.out.reserve_exact(BATCH);
+                    }
                     kept.apply(item, &mut changes);
                     if changes.out.len() >= BATCH {
                         session.give_container(changes.out);

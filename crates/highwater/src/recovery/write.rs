@@ -1,22 +1,23 @@
 //! The recovery writer: one operator and one thread per worker.
 //!
-//! The operator hands the rows of an epoch to the thread when the epoch closes, many of them part by
-//! part before that, and keeps the capability of the epoch until its shard says durable. So the frontier behind all writers is what
-//! is committed: durable at every shard. Workers never touch the store, and never wait for it. The
-//! thread appends every epoch that waits and makes them durable with one sync.
+//! The operator hands the rows of an epoch to the thread when the epoch closes, and keeps the capability of the epoch
+//! until its shard says durable. So the frontier behind all writers is what is committed: durable at every shard. Of the
+//! first epoch that is open each buffer goes to the thread as soon as it is full. Workers never touch the store, and never
+//! wait for it. The thread appends every epoch that waits and makes them durable with one sync.
 
 use crate::batch::exchange;
 use crate::clock::now;
 use crate::graph::{Change, Graph, Signal};
 use crate::shared::{Cause, Shared};
-use crate::snapshot::SnapshotRows;
+use crate::snapshot::{SnapshotRows, Writer};
 use crate::stash::epoch_of;
 use crate::time::Time;
 use highwater_store::{Epoch, Rows, Shard, StoreError, fail};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use timely::dataflow::channels::pact::Pipeline;
@@ -28,6 +29,8 @@ use timely::scheduling::SyncActivator;
 const EPOCHS_MAX: usize = 4096;
 /// How long the thread waits for a message; then it looks whether the run was aborted while a worker is stuck.
 const IDLE: Duration = Duration::from_secs(1);
+/// Buffers that wait to be used again; more would only hold memory.
+const SPENT_MAX: usize = 4;
 
 enum ToShard {
     /// Some rows of the next epoch, which is not complete yet.
@@ -43,7 +46,6 @@ enum ToShard {
 enum FromShard {
     Durable(Epoch),
     Closed,
-    Spent(Rows),
 }
 
 /// The thread's end: waits for a shard.
@@ -57,6 +59,7 @@ pub(crate) struct WriterEnd {
 struct WriterThread {
     from: Receiver<ToShard>,
     to: Sender<FromShard>,
+    spent: SyncSender<Rows>,
     shared: Arc<Shared>,
     worker: usize,
     waker: SyncActivator,
@@ -79,12 +82,21 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
     let (_durable, durable_signal) = builder.new_output::<Vec<()>>();
     let address = builder.operator_info().address;
     let waker = graph.scope.worker().sync_activator_for(address.to_vec());
-    rows.for_writer(graph.scope.activator_for(address));
     let (to_shard, from_operator) = channel();
     let (to_operator, from_shard) = channel();
+    let (spent, empty) = sync_channel(SPENT_MAX);
     let first = graph.shared.first;
+    // The first epoch that the shard has not been told to be complete, if rows of it may go there; some are on their way.
+    let (ahead, begun) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(false)));
+    let (begins, parts) = (begun.clone(), to_shard.clone());
+    let take = Box::new(move |epoch, rows| {
+        begins.set(true);
+        // A send that fails means that the thread has failed, and has told the run.
+        drop(parts.send(ToShard::Part(epoch, rows)));
+    });
+    rows.for_writer(Writer { ahead: ahead.clone(), take, spent: empty });
     let (shared, worker) = (graph.shared.clone(), graph.worker);
-    let thread = WriterThread { from: from_operator, to: to_operator, shared, worker, waker };
+    let thread = WriterThread { from: from_operator, to: to_operator, spent, shared, worker, waker };
     let end = WriterEnd { thread, itself: to_shard.clone() };
     builder.build(move |mut capabilities| {
         let mut held = capabilities.pop();
@@ -93,8 +105,6 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
         }
         // The first epoch that the shard has not been told to be complete.
         let mut next = first;
-        // Some rows of that one are on their way.
-        let mut begun = false;
         let mut closing = false;
         let mut run = Vec::new();
         move |frontiers| {
@@ -111,14 +121,15 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
             // A send that fails means that the thread has failed, and has told the run.
             let tell = |message| drop(to_shard.send(message));
             let open = frontiers.iter().filter_map(epoch_of).min();
+            // Sabotage, for the drill's own test: an epoch is stored as complete while it is open.
+            let early = fail::sabotaged("early-commit");
             if !closing {
-                // Sabotage, for the drill's own test: an epoch is stored as complete while it is open.
-                let early = fail::sabotaged("early-commit");
                 let last = open.map(|open| Epoch(open.0.saturating_sub(u64::from(!early))));
-                if begun && last.is_none_or(|last| last >= next) {
+                if begun.get() && last.is_none_or(|last| last >= next) {
                     let rest = rows.take_first(next).map(|(_, rows)| rows);
                     tell(ToShard::Epoch(next, rest.unwrap_or_default()));
-                    (next, begun) = (next.next(), false);
+                    begun.set(false);
+                    next = next.next();
                 }
                 while let Some((epoch, rows)) = rows.take_first(last.unwrap_or(Epoch(u64::MAX))) {
                     let epoch = if early { epoch.max(next) } else { epoch };
@@ -136,14 +147,8 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
                         closing = true;
                     }
                 }
-                if !closing
-                    && !early
-                    && let Some(part) = rows.take_part(next)
-                {
-                    tell(ToShard::Part(next, part));
-                    begun = true;
-                }
             }
+            ahead.set(Some(next).filter(|_| !closing && !early));
             while let Ok(heard) = from_shard.try_recv() {
                 match heard {
                     FromShard::Durable(epoch) => {
@@ -152,7 +157,6 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
                         }
                     }
                     FromShard::Closed => held = None,
-                    FromShard::Spent(spent) => rows.recycle(spent),
                 }
             }
         }
@@ -214,7 +218,8 @@ impl WriterThread {
                     totals.rows.fetch_add(rows.len() as u64, Relaxed);
                     totals.row_bytes.fetch_add(rows.bytes() as u64, Relaxed);
                     shard.begin(epoch, &rows)?;
-                    tell(FromShard::Spent(rows));
+                    // One that nobody needs goes.
+                    drop(self.spent.try_send(rows));
                 }
                 ToShard::Epoch(epoch, rows) => {
                     totals.rows.fetch_add(rows.len() as u64, Relaxed);
@@ -240,7 +245,7 @@ impl WriterThread {
         let took = begun.elapsed();
         totals.sync_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         metrics::histogram!("highwater_sync_seconds").record(took);
-        spent.into_iter().for_each(|rows| tell(FromShard::Spent(rows)));
+        spent.into_iter().for_each(|rows| drop(self.spent.try_send(rows)));
         if let Some(epoch) = last {
             tell(FromShard::Durable(epoch));
         }

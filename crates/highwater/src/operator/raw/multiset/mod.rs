@@ -86,27 +86,20 @@ impl<R: Key> Multiset<R> {
     /// # Errors
     /// If the record cannot be encoded; if another worker owns it. Pass it to [`Guard::fail`].
     pub fn add(&mut self, record: &R, copies: i64) -> Result<(), StepError> {
-        let mut encoded = std::mem::take(&mut self.encoded);
+        let Multiset { encoded, route, worker, .. } = self;
         encoded.clear();
-        let added = encode_key(record, &mut encoded).and_then(|()| {
-            let hash = key_hash(&encoded);
-            let group = self.route.router.group_of_hash(hash);
-            let owner = self.route.router.owner(group);
-            if owner != self.worker {
-                let worker = self.worker;
-                return Err(format!("worker {worker} keeps a record that worker {owner} owns: {record:?}").into());
-            }
-            self.add_encoded(group, Pair { hash, record: &encoded, copies });
-            Ok(())
-        });
-        self.encoded = encoded;
-        added
-    }
-
-    fn add_encoded(&mut self, group: KeyGroup, pair: Pair<'_>) {
+        encode_key(record, encoded)?;
+        let hash = key_hash(encoded);
+        let group = route.router.group_of_hash(hash);
+        let owner = route.router.owner(group);
+        if owner != *worker {
+            return Err(format!("worker {worker} keeps a record that worker {owner} owns: {record:?}").into());
+        }
+        let pair = Pair { hash, record: encoded, copies };
         if self.groups[usize::from(group.0)].add(pair, group.0) {
             self.changed.push(group.0);
         }
+        Ok(())
     }
 
     /// Writes what the open epoch has changed. `capability` is of the output [`rows`](RawOutputs::rows), at any time in
@@ -181,7 +174,11 @@ impl<R: Key> Multiset<R> {
         rows.try_each(|key, value| {
             let (record, copies) = reading.row(step, key, value)?;
             let hash = key_hash(key);
-            self.add_encoded(self.route.router.group_of_hash(hash), Pair { hash, record: key, copies });
+            let group = self.route.router.group_of_hash(hash);
+            let pair = Pair { hash, record: key, copies };
+            if self.groups[usize::from(group.0)].add(pair, group.0) {
+                self.changed.push(group.0);
+            }
             self.single.push(key.to_vec());
             records.push((record, copies));
             Ok(())

@@ -104,16 +104,19 @@ impl Run {
 
     /// Its pairs as lists in MessagePack of about `bytes_max` bytes, each written into `list` and told.
     pub(super) fn lists(&self, bytes_max: usize, list: &mut Vec<u8>, mut tell: impl FnMut(&[u8])) {
-        let mut pairs = self.pairs();
-        while pairs.next < self.ends.len() {
-            let (first, start) = (pairs.next, pairs.at);
-            while pairs.at - start < bytes_max && pairs.next().is_some() {}
-            let count = u32::try_from(pairs.next - first).expect("a run has fewer bytes");
+        let (mut next, mut start) = (0, 0);
+        while next < self.ends.len() {
+            // The first pair that reaches so far is the last one of the list.
+            let more = self.ends[next..].partition_point(|end| (*end as usize) < start + bytes_max);
+            let last = (next + more).min(self.ends.len() - 1);
+            let count = u32::try_from(last + 1 - next).expect("a run has fewer bytes");
+            let end = self.ends[last] as usize + self.copies_bytes(last);
             list.clear();
             list.push(LIST);
             list.extend_from_slice(&count.to_be_bytes());
-            list.extend_from_slice(&self.bytes[start..pairs.at]);
+            list.extend_from_slice(&self.bytes[start..end]);
             tell(list);
+            (next, start) = (last + 1, end);
         }
     }
 
