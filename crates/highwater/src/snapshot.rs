@@ -12,11 +12,15 @@ use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
 /// A buffer of so many bytes is full: it may go to the store ahead of the rest of its epoch. Builds for tests meet many.
 const PART_BYTES: usize = if cfg!(any(debug_assertions, feature = "failpoints")) { 4 << 10 } else { 1 << 20 };
+
+/// So many full buffers may wait for the writer before those who can wait with writing do.
+const WAITING_MAX: usize = 4;
 
 /// Index of a step in the order in which the flow declares them: the same on every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -43,7 +47,9 @@ pub(crate) struct Writer {
     pub(crate) ahead: Rc<Cell<Option<Epoch>>>,
     /// Takes a full buffer of that epoch.
     pub(crate) take: Box<dyn FnMut(Epoch, Rows)>,
-    /// Buffers that it is through with. Few are there at a time, for it keeps up or is waited for.
+    /// Full buffers that it has not come to yet.
+    pub(crate) waiting: Arc<AtomicUsize>,
+    /// Buffers that it is through with.
     pub(crate) spent: Receiver<Rows>,
 }
 
@@ -75,6 +81,7 @@ impl Inner {
         let Some(rows) = self.epochs.get_mut(&epoch).filter(|rows| rows.bytes() >= PART_BYTES) else { return };
         if let Some(writer) = self.writer.as_mut().filter(|writer| writer.ahead.get() == Some(epoch)) {
             let full = std::mem::replace(rows, writer.empty());
+            writer.waiting.fetch_add(1, Relaxed);
             (writer.take)(epoch, full);
         }
     }
@@ -160,6 +167,12 @@ impl SnapshotRows {
             None => rows.remove(self.id(step), group, key),
         }
         inner.give_if_full(epoch);
+    }
+
+    /// Whether the writer does not keep up: what need not be written at once had better wait, where it takes no memory.
+    pub(crate) fn are_waiting(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.writer.as_ref().is_some_and(|writer| writer.waiting.load(Relaxed) >= WAITING_MAX)
     }
 
     /// Says who takes the rows.

@@ -18,7 +18,7 @@ use crate::operator::keys::Keys;
 use crate::operator::logic::{Context, Logic, Next, can_fail};
 use crate::policy::OnError;
 use crate::shared::Cause;
-use crate::snapshot::StepIndex;
+use crate::snapshot::{SnapshotRows, StepIndex};
 use crate::source::retried;
 use crate::stash::{Rights, Stash, epoch_of};
 use crate::stream::KeyedStream;
@@ -27,6 +27,7 @@ use highwater_store::Epoch;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 use timely::dataflow::channels::pact::{ParallelizationContract, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, Concat};
@@ -38,6 +39,9 @@ const DONE: usize = 2;
 
 /// Keys of a snapshot that are written in one turn: a few milliseconds, so that no epoch's end stalls the flow.
 const SLICE: usize = 4096;
+
+/// How long a snapshot waits before it looks whether the recovery writer has caught up.
+const WRITER_WAIT: Duration = Duration::from_millis(1);
 
 /// Puts a logic under the driver.
 pub(crate) fn drive<'s, K: Key, V: Data, L: Logic<K, V>>(
@@ -107,12 +111,19 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
         move |frontiers| {
             let frontier = epoch_of(&frontiers[0]);
             let env = Env { shared: &shared, rows: rows.as_ref() };
-            if driver.write_snapshot(SLICE, env) {
-                activator.activate();
+            let waits = rows.as_ref().is_some_and(SnapshotRows::are_waiting);
+            if !waits {
+                driver.write_snapshot(SLICE, env);
             }
+            let come_again = |for_snapshot: bool| match waits {
+                true if for_snapshot => activator.activate_after(WRITER_WAIT),
+                false if for_snapshot => activator.activate(),
+                _ => {}
+            };
             if !driver.held.is_empty() {
-                // Failed: what still comes is of epochs that will not commit.
+                // Failed: what still comes is of epochs that will not commit. The one before them still may.
                 input.for_each(|_, batch| drop(std::mem::take(batch)));
+                come_again(driver.snapshot.is_some());
                 return;
             }
             while let Some((time, waiting)) = stash.take_open(frontier, &mut run) {
@@ -139,9 +150,7 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
             });
             driver.meter.has_stashed(stash.items());
             outbox.flush(&mut output);
-            if driver.snapshot.is_some() {
-                activator.activate();
-            }
+            come_again(driver.snapshot.is_some());
         }
     });
     let mut declared = graph.declared.borrow_mut();
@@ -165,7 +174,7 @@ struct Running<K, S, L, O> {
 #[derive(Clone, Copy)]
 struct Env<'a> {
     shared: &'a crate::shared::Shared,
-    rows: Option<&'a crate::snapshot::SnapshotRows>,
+    rows: Option<&'a SnapshotRows>,
 }
 
 struct Driver<K: Key, V: Data, L: Logic<K, V>> {
@@ -341,13 +350,13 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
         self.snapshot = Some((changed, capability));
     }
 
-    /// Writes up to `keys` of the snapshot; lets go of its epoch when it is whole. Answers whether there is more.
-    fn write_snapshot(&mut self, keys: usize, env: Env<'_>) -> bool {
-        let (Some((epoch, _)), Some(rows)) = (&self.snapshot, env.rows) else { return false };
+    /// Writes up to `keys` of the snapshot; lets go of its epoch when it is whole.
+    fn write_snapshot(&mut self, keys: usize, env: Env<'_>) {
+        let (Some((epoch, _)), Some(rows)) = (&self.snapshot, env.rows) else { return };
         let (epoch, rows_as, states) = (*epoch, self.rows_as, &mut self.running.keys);
         let write = || states.write_due(keys, |key, state| rows.put(rows_as, epoch, key, state));
         match catch_unwind(AssertUnwindSafe(write)) {
-            Ok(Ok(false)) => return true,
+            Ok(Ok(false)) => {}
             Ok(Ok(true)) => self.snapshot = None,
             Ok(Err((key, cause))) => {
                 self.fail(epoch, Some(key), None, cause, env);
@@ -359,7 +368,6 @@ impl<K: Key, V: Data, L: Logic<K, V>> Driver<K, V, L> {
                 self.hold_snapshot();
             }
         }
-        false
     }
 
     /// The snapshot cannot be completed: its epoch never commits.

@@ -16,7 +16,7 @@ use highwater_store::{Epoch, Rows, Shard, StoreError, fail};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub(crate) struct WriterEnd {
 struct WriterThread {
     from: Receiver<ToShard>,
     to: Sender<FromShard>,
+    /// Parts that have been sent here and are not stored yet.
+    waiting: Arc<AtomicUsize>,
     spent: SyncSender<Rows>,
     shared: Arc<Shared>,
     worker: usize,
@@ -94,9 +96,10 @@ pub(crate) fn writer<'s>(graph: &Rc<Graph<'s>>, rows: SnapshotRows) -> (Signal<'
         // A send that fails means that the thread has failed, and has told the run.
         drop(parts.send(ToShard::Part(epoch, rows)));
     });
-    rows.for_writer(Writer { ahead: ahead.clone(), take, spent: empty });
+    let waiting = Arc::new(AtomicUsize::new(0));
+    rows.for_writer(Writer { ahead: ahead.clone(), take, waiting: waiting.clone(), spent: empty });
     let (shared, worker) = (graph.shared.clone(), graph.worker);
-    let thread = WriterThread { from: from_operator, to: to_operator, spent, shared, worker, waker };
+    let thread = WriterThread { from: from_operator, to: to_operator, waiting, spent, shared, worker, waker };
     let end = WriterEnd { thread, itself: to_shard.clone() };
     builder.build(move |mut capabilities| {
         let mut held = capabilities.pop();
@@ -218,6 +221,7 @@ impl WriterThread {
                     totals.rows.fetch_add(rows.len() as u64, Relaxed);
                     totals.row_bytes.fetch_add(rows.bytes() as u64, Relaxed);
                     shard.begin(epoch, &rows)?;
+                    self.waiting.fetch_sub(1, Relaxed);
                     // One that nobody needs goes.
                     drop(self.spent.try_send(rows));
                 }
