@@ -3,23 +3,29 @@
 #
 #     crates/highwater-bench/rivals/bytewax.sh [EVENTS] [USERS] [ROUNDS]
 #
-# Installs the pinned Bytewax from PyPI into a directory of its own, generates the input, runs Bytewax and highwater
-# in turn, compares the digest of every output with that foretold, and prints CPU and wall time of each run.
+# Installs the pinned Bytewax and orjson from PyPI into a directory of their own, generates the input, runs Bytewax with Python's
+# own json, Bytewax with orjson, and highwater in turn, compares the digest of every output with that foretold, and prints CPU,
+# wall time and peak memory of each run.
 set -euo pipefail
-events=${1:-200000} users=${2:-12000} rounds=${3:-3} workers=1
+events=${1:-1000000} users=${2:-60000} rounds=${3:-3} workers=1
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=head.sh
 . "$here/head.sh"
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet bytewax==0.21.1
+"$place/venv/bin/pip" install --quiet bytewax==0.21.1 orjson==3.10.15
 
-TIMEFORMAT='%U s user, %S s system, %R s wall'
+# Runs a contender and prints what it cost.
+cost() {
+    local name=$1
+    shift
+    read -r cpu wall memory < <(cd "$here" && python3 cost.py "$@")
+    check "$name"
+    echo "round $round, $name: $cpu s CPU, $wall s wall, $memory MB"
+}
+export INPUT="$place/in/0.jsonl" OUTPUT="$place/out" PYTHONDONTWRITEBYTECODE=1
 for ((round = 1; round <= rounds; round++)); do
-    echo "round $round, bytewax 0.21.1:"
-    (cd "$here" && time INPUT="$place/in/0.jsonl" OUTPUT="$place/out" PYTHONDONTWRITEBYTECODE=1 \
-        "$place/venv/bin/python" -m bytewax.run bytewax_cart:flow)
-    check bytewax
-    echo "round $round, highwater:"
-    time "$bench" cart "$place/in/0.jsonl" --output "$place/out" >"$place/said"
-    check highwater
+    for json in json orjson; do
+        cost "bytewax 0.21.1, $json" env JSON="$json" "$place/venv/bin/python" -m bytewax.run bytewax_cart:flow
+    done
+    cost highwater "$bench" cart "$INPUT" --output "$OUTPUT"
 done

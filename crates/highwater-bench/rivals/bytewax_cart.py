@@ -1,6 +1,7 @@
 """The cart join on Bytewax: lines of JSON in, a user's cart out after every event.
 
-Formats of the other contenders (`src/cart.rs`). Run by `bytewax.sh`; INPUT and OUTPUT name the files.
+Formats of the other contenders (`src/cart.rs`). Run by `bytewax.sh`; INPUT and OUTPUT name the files, and JSON what reads and
+writes it: `json` of Python, or `orjson`.
 """
 
 import json
@@ -10,6 +11,19 @@ from pathlib import Path
 import bytewax.operators as op
 from bytewax.connectors.files import FileSink, FileSource
 from bytewax.dataflow import Dataflow
+
+if os.environ["JSON"] == "orjson":
+    import orjson
+
+    loads = orjson.loads
+
+    def dumps(cart):
+        return orjson.dumps(cart).decode()
+else:
+    loads = json.loads
+
+    def dumps(cart):
+        return json.dumps(cart, separators=(",", ":"), ensure_ascii=False)
 
 
 def join(cart, event):
@@ -26,12 +40,12 @@ def join(cart, event):
 def row(item):
     user, (paid, unpaid) = item
     cart = {"user_id": user, "paid_order_ids": paid, "unpaid_order_ids": unpaid}
-    return user, json.dumps(cart, separators=(",", ":"), ensure_ascii=False)
+    return user, dumps(cart)
 
 
 flow = Dataflow("carts")
 lines = op.input("events", flow, FileSource(Path(os.environ["INPUT"])))
-events = op.map("parse", lines, json.loads)
+events = op.map("parse", lines, loads)
 keyed = op.key_on("user", events, lambda event: event["user_id"])
 carts = op.stateful_map("joiner", keyed, join)
 op.output("out", op.map("row", carts, row), FileSink(Path(os.environ["OUTPUT"])))

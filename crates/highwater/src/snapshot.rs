@@ -191,3 +191,46 @@ impl SnapshotRows {
         self.ids.get().expect("rows are written after the start")[usize::from(step.0)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{channel, sync_channel};
+
+    /// A buffer goes when it is full, of the one epoch of which it may, and comes back; those who can wait are told to while
+    /// too many are on their way.
+    #[test]
+    fn full_buffers_go_to_the_writer_and_come_back() {
+        let rows = SnapshotRows::new(Router::new(1, 1), Arc::new(OnceLock::from(vec![StepId(1)])), usize::MAX);
+        let (sent, given) = channel();
+        let (spend, spent) = sync_channel(1);
+        let (ahead, waiting) = (Rc::new(Cell::new(None)), Arc::new(AtomicUsize::new(0)));
+        let take = Box::new(move |epoch, rows| sent.send((epoch, rows)).unwrap());
+        rows.for_writer(Writer { ahead: ahead.clone(), take, waiting: waiting.clone(), spent });
+        let value = vec![7; PART_BYTES / 2];
+        let put = |epoch| rows.put_encoded(StepIndex(0), Epoch(epoch), b"key", Some(&value));
+        put(1);
+        put(1);
+        assert!(given.try_recv().is_err(), "no epoch may go ahead of its end");
+        ahead.set(Some(Epoch(1)));
+        put(2);
+        put(2);
+        assert!(given.try_recv().is_err(), "it is not the one that may");
+        put(1);
+        let (epoch, full) = given.try_recv().unwrap();
+        assert_eq!((epoch, full.len(), waiting.load(Relaxed)), (Epoch(1), 3, 1));
+        spend.send(full).unwrap();
+        for _ in 0..2 * (WAITING_MAX - 1) {
+            assert!(!rows.are_waiting());
+            put(1);
+        }
+        assert!(rows.are_waiting());
+        assert_eq!(given.try_iter().map(|(_, rows)| rows.len()).collect::<Vec<_>>(), [2; WAITING_MAX - 1]);
+        waiting.fetch_sub(1, Relaxed);
+        assert!(!rows.are_waiting());
+        put(1);
+        let left: Vec<_> =
+            std::iter::from_fn(|| rows.take_first(Epoch(9))).map(|(e, rows)| (e.0, rows.len())).collect();
+        assert_eq!(left, [(1, 1), (2, 2)]);
+    }
+}
