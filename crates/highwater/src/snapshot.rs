@@ -76,10 +76,9 @@ impl Inner {
         epochs.entry(epoch).or_insert_with(|| writer.as_ref().map(Writer::empty).unwrap_or_default())
     }
 
-    /// The rows of `epoch` go to the writer if they are many and it takes them now.
-    fn give_if_full(&mut self, epoch: Epoch) {
-        let Some(rows) = self.epochs.get_mut(&epoch).filter(|rows| rows.bytes() >= PART_BYTES) else { return };
-        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.ahead.get() == Some(epoch)) {
+    /// A full buffer of `epoch` goes to the writer, if it takes that now.
+    fn give(rows: &mut Rows, writer: &mut Option<Writer>, epoch: Epoch) {
+        if let Some(writer) = writer.as_mut().filter(|writer| writer.ahead.get() == Some(epoch)) {
             let full = std::mem::replace(rows, writer.empty());
             writer.waiting.fetch_add(1, Relaxed);
             (writer.take)(epoch, full);
@@ -141,7 +140,9 @@ impl SnapshotRows {
                 Ok(())
             }
         };
-        inner.give_if_full(epoch);
+        if rows.bytes() >= PART_BYTES {
+            Inner::give(rows, writer, epoch);
+        }
         put
     }
 
@@ -166,7 +167,9 @@ impl SnapshotRows {
             Some(value) => rows.put(self.id(step), group, key, value),
             None => rows.remove(self.id(step), group, key),
         }
-        inner.give_if_full(epoch);
+        if rows.bytes() >= PART_BYTES {
+            Inner::give(rows, &mut inner.writer, epoch);
+        }
     }
 
     /// Whether the writer does not keep up: what need not be written at once had better wait, where it takes no memory.
