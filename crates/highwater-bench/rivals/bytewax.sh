@@ -14,15 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 python3 -m venv "$place/venv"
 "$place/venv/bin/pip" install --quiet bytewax==0.21.1 orjson==3.10.15
 
-# Runs a contender and prints what it cost.
-cost() {
-    local name=$1
-    shift
-    read -r cpu wall memory < <(cd "$here" && python3 cost.py "$@")
-    check "$name"
-    echo "round $round, $name: $cpu s CPU, $wall s wall, $memory MB"
-}
-export INPUT="$place/in/0.jsonl" OUTPUT="$place/out" PYTHONDONTWRITEBYTECODE=1
+export INPUT="$place/in/0.jsonl" OUTPUT="$place/out" PYTHONPATH="$here" PYTHONDONTWRITEBYTECODE=1
 for ((round = 1; round <= rounds; round++)); do
     for json in json orjson; do
         cost "bytewax 0.21.1, $json" env JSON="$json" "$place/venv/bin/python" -m bytewax.run bytewax_cart:flow

@@ -24,16 +24,12 @@ tar -xzf "$place"/apache*flink*libraries*.tar.gz -C "$place/flink"
 jars=$(find "$place/flink" -name '*.jar' -path '*/lib/*' -printf '%h\n' | sort -u | sed 's,$,/*,' | paste -sd:)
 javac -cp "$jars" -d "$place/classes" "$here/flink/CartJob.java"
 
-# Runs a contender, which leaves its lines in $place/out, and prints what it cost.
-cost() {
-    local name=$1
-    shift
-    rm -rf "$place/out" "$place/parts" "$place/state"
-    mkdir "$place/state"
-    read -r cpu wall memory < <(python3 "$here/cost.py" "$@")
+mkdir "$place/state"
+# Flink leaves its lines in files; what it kept, or we, is of no more use.
+gather() {
     if [ -d "$place/parts" ]; then find "$place/parts" -type f -print0 | sort -zV | xargs -0 cat >"$place/out"; fi
-    check "$name"
-    echo "round $round, $name: $cpu s CPU, $wall s wall, $memory MB"
+    rm -rf "$place/parts" "$place/state"
+    mkdir "$place/state"
 }
 flink() {
     # Modules that Flink's own scripts open for it.

@@ -1,5 +1,5 @@
 # Sourced by the scripts beside it, which have set `events`, `users`, `workers` and `here`: a directory that goes with the script,
-# the bench, the generated input in $place/in (a file for each worker), and the check of $place/out.
+# the bench, the generated input in $place/in (a file for each worker), the check of $place/out, and the cost of a contender.
 root=$(cd "$here/../../.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -19,4 +19,17 @@ check() {
     got=$("$bench" digest "$place/out")
     [ "$got" = "$expected" ] || { echo "error: $1 has made $got, not $expected: no price for a wrong answer" >&2; exit 1; }
     rm "$place/out"
+}
+
+# What a contender has left becomes $place/out, for a script whose contenders leave it elsewhere.
+gather() { :; }
+
+# Runs a contender, checks its output and prints what it cost; its CPU seconds are left in $cpu.
+cost() {
+    local name=$1 wall memory
+    shift
+    read -r cpu wall memory < <(python3 "$here/cost.py" "$@")
+    gather
+    check "$name"
+    echo "round $round, $name: $cpu s CPU, $wall s wall, $memory MB"
 }

@@ -15,24 +15,10 @@ target=${CARGO_TARGET_DIR:-$root/target}/renoir
 (cd "$here/renoir" && cargo build --release --locked --target-dir "$target")
 renoir=$target/release/renoir-cart
 
-# CPU seconds of a command; its times are printed.
-cost() {
-    local name=$1
-    shift
-    TIMEFORMAT='%U %S %R'
-    { time "$@" >/dev/null; } 2>"$place/time"
-    check "$name"
-    awk -v name="$name" -v round="$round" \
-        '{ printf "round %d, %s: %.2f s CPU, %.2f s wall\n", round, name, $1 + $2, $3 > "/dev/stderr"; print $1 + $2 }' <"$place/time"
-}
+theirs() { cost renoir "$renoir" "$workers" "$place/out" "$place"/in/* && theirs=$cpu; }
+ours() { cost highwater "$bench" cart -w "$workers" --output "$place/out" "$place"/in/* && ours=$cpu; }
 for ((round = 1; round <= rounds; round++)); do
-    if ((round % 2)); then
-        theirs=$(cost renoir "$renoir" "$workers" "$place/out" "$place"/in/*)
-        ours=$(cost highwater "$bench" cart -w "$workers" --output "$place/out" "$place"/in/*)
-    else
-        ours=$(cost highwater "$bench" cart -w "$workers" --output "$place/out" "$place"/in/*)
-        theirs=$(cost renoir "$renoir" "$workers" "$place/out" "$place"/in/*)
-    fi
+    if ((round % 2)); then theirs && ours; else ours && theirs; fi
     awk -v ours="$ours" -v theirs="$theirs" 'BEGIN { print ours / theirs }' >>"$place/ratios"
 done
 sort -n "$place/ratios" | awk '{ r[NR] = $1 } END { printf "CPU, highwater / renoir: %.2f (%.2f to %.2f)\n", r[int((NR + 1) / 2)], r[1], r[NR] }'

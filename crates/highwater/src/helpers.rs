@@ -7,10 +7,7 @@
 use crate::shared::lock;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{
-    AtomicBool,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
 
@@ -18,7 +15,7 @@ use std::thread::Thread;
 const WAITING_MAX: usize = 256;
 
 /// The workers of a process that may help one of them: sources of files use it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Helpers {
     /// None: there is no other.
     all: Option<Arc<All>>,
@@ -95,8 +92,8 @@ impl Helpers {
         let (Some(all), Some(seat)) = (&self.all, self.seat()) else { return false };
         seat.thread.get_or_init(std::thread::current);
         let helps = !seat.reads.swap(false, Relaxed);
-        // Whoever lends after this wakes this worker, should it find nothing now.
-        seat.helps.store(helps, SeqCst);
+        // Before the list is looked through: whoever lends after that sees this, and wakes this worker.
+        seat.helps.store(helps, Relaxed);
         if !helps {
             return false;
         }
@@ -126,7 +123,7 @@ impl fmt::Debug for Helpers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     #[test]
     fn who_has_read_nothing_helps_others_and_not_himself() {

@@ -111,19 +111,17 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
         move |frontiers| {
             let frontier = epoch_of(&frontiers[0]);
             let env = Env { shared: &shared, rows: rows.as_ref() };
-            let waits = rows.as_ref().is_some_and(SnapshotRows::are_waiting);
+            let waits = driver.snapshot.is_some() && rows.as_ref().is_some_and(SnapshotRows::are_waiting);
             if !waits {
                 driver.write_snapshot(SLICE, env);
             }
-            let come_again = |for_snapshot: bool| match waits {
-                true if for_snapshot => activator.activate_after(WRITER_WAIT),
-                false if for_snapshot => activator.activate(),
-                _ => {}
-            };
+            let come_again = || if waits { activator.activate_after(WRITER_WAIT) } else { activator.activate() };
             if !driver.held.is_empty() {
                 // Failed: what still comes is of epochs that will not commit. The one before them still may.
                 input.for_each(|_, batch| drop(std::mem::take(batch)));
-                come_again(driver.snapshot.is_some());
+                if driver.snapshot.is_some() {
+                    come_again();
+                }
                 return;
             }
             while let Some((time, waiting)) = stash.take_open(frontier, &mut run) {
@@ -150,7 +148,9 @@ fn operator<'s, K: Key, V: Data, L: Logic<K, V>, P: ParallelizationContract<Time
             });
             driver.meter.has_stashed(stash.items());
             outbox.flush(&mut output);
-            come_again(driver.snapshot.is_some());
+            if driver.snapshot.is_some() {
+                come_again();
+            }
         }
     });
     let mut declared = graph.declared.borrow_mut();

@@ -200,9 +200,10 @@ impl Run<'_> {
                 shared.note_frontier(epoch);
             }
             // Help comes before a step, which sends what it has to send: who is helped goes on sooner.
-            match helpers.help() {
-                true => drop(worker.step()),
-                false => drop(worker.step_or_park(Some(PARK))),
+            if helpers.help() {
+                worker.step();
+            } else {
+                worker.step_or_park(Some(PARK));
             }
         }
         // Steps that no sink waits for may have items left, some of them on their way to another worker.
