@@ -78,6 +78,12 @@ impl Entries {
             let (piece, entry) = place(at);
             return Some(&mut self.pieces[piece][entry]);
         }
+        self.insert(new);
+        None
+    }
+
+    /// Adds an entry of a key that has none.
+    pub(crate) fn insert(&mut self, new: Entry) {
         let at = match self.vacant.pop() {
             Some(at) => {
                 let (piece, entry) = place(at);
@@ -97,7 +103,6 @@ impl Entries {
             }
         };
         self.slots.insert(new.key as u32, at);
-        None
     }
 
     pub(crate) fn remove(&mut self, key: KeyHash) {

@@ -2,6 +2,8 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use watch::Step;
@@ -27,6 +29,14 @@ pub(crate) fn settle(dir: &Path) -> io::Result<()> {
         }
     }
     File::open(dir)?.sync_all()
+}
+
+/// Has bytes of a file fetched from the disk while nobody waits for them yet. It may do nothing.
+pub(crate) fn fetch(file: &File, bytes: Range<u64>) {
+    #[cfg(target_os = "linux")]
+    if let Some(length) = NonZeroU64::new(bytes.end.saturating_sub(bytes.start)) {
+        let _ = rustix::fs::fadvise(file, bytes.start, Some(length), rustix::fs::Advice::WillNeed);
+    }
 }
 
 /// Bytes free for more where this path lies; none if that cannot be found out.

@@ -36,6 +36,12 @@ impl Version {
     pub(crate) fn key(&self) -> KeyHash {
         self.key
     }
+
+    /// An entry that has it as its newest, and none that is committed beside it.
+    fn entry(&self, newest: Place) -> Entry {
+        let Version { key, group, epoch, hash, bytes, live } = *self;
+        Entry { key, newest, epoch, committed: Place::default(), hash, bytes, group, live }
+    }
 }
 
 /// What a collector may do with a row that is committed.
@@ -127,17 +133,22 @@ impl Index {
         if seen.is_some_and(|seen| row.epoch <= seen || !on(Rule::ByEpoch)) {
             return Some(false);
         }
-        self.set(Version::of(key, row.epoch, &row.row), row.place);
-        seen.is_none().then_some(true)
+        let version = Version::of(key, row.epoch, &row.row);
+        if seen.is_some() {
+            self.set(version, row.place);
+            return None;
+        }
+        self.entries.insert(version.entry(row.place));
+        self.count(&version);
+        Some(true)
     }
 
     /// Makes this the newest version, unless one of a later epoch is there; answers what it stands for from now on.
     pub(crate) fn set(&mut self, version: Version, place: Place) -> Option<Entry> {
-        let Version { key, group, epoch, hash, bytes, live } = version;
-        let mut new = Entry { key, newest: place, epoch, committed: Place::default(), hash, bytes, group, live };
+        let mut new = version.entry(place);
         let mut before = None;
         if let Some(old) = self.entries.add(new) {
-            if epoch < old.epoch {
+            if new.epoch < old.epoch {
                 return None;
             }
             if old.live {
@@ -148,11 +159,15 @@ impl Index {
             new.committed = if old.epoch <= self.bound { old.newest } else { old.committed };
             before = Some(std::mem::replace(old, new));
         }
-        if live {
-            self.tallies[usize::from(group.0)].add(hash);
-            self.live_bytes += u64::from(bytes);
-        }
+        self.count(&version);
         before
+    }
+
+    fn count(&mut self, version: &Version) {
+        if version.live {
+            self.tallies[usize::from(version.group.0)].add(version.hash);
+            self.live_bytes += u64::from(version.bytes);
+        }
     }
 
     /// All epochs up to `bound` are committed everywhere.

@@ -11,7 +11,7 @@ use crate::options::Backend;
 use crate::spread::Spread;
 use std::any::Any;
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -88,6 +88,9 @@ pub(crate) trait Log: Send {
     fn begin(&self, until: u64, values: u64) -> u64 {
         until.saturating_sub(values)
     }
+    /// Values before `until` are read next, by one who goes from the last of these to the first: those that lie there may
+    /// be fetched from the medium meanwhile.
+    fn fetch(&self, _until: u64, _all: RangeInclusive<u64>) {}
     /// Bytes that the log takes on its medium.
     fn file_bytes(&self) -> u64;
     /// The most that may be written between two syncs, if a power loss in between could take what was synced before.
@@ -144,6 +147,10 @@ impl Bounded {
 
     pub(crate) fn begin(&self, until: u64, values: u64) -> u64 {
         self.log.begin(until, values)
+    }
+
+    pub(crate) fn fetch(&self, until: u64, all: RangeInclusive<u64>) {
+        self.log.fetch(until, all);
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {

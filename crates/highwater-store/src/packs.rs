@@ -68,6 +68,13 @@ pub(crate) fn filler_keys(group: u64) -> impl Iterator<Item = [u8; 9]> {
     (0..FILLERS).map(move |filler| [a, b, c, d, e, f, g, h, filler])
 }
 
+/// The key of a pack that begins with this chunk.
+pub(crate) fn pack_key(first: u64) -> [u8; 10] {
+    let [a, b, c, d, e, f, g, h] = first.to_be_bytes();
+    let [i, j] = PACK_MARK;
+    [a, b, c, d, e, f, g, h, i, j]
+}
+
 /// Chunks on their way into a pack.
 #[derive(Debug, Default)]
 pub(crate) struct Pack {
@@ -93,9 +100,7 @@ impl Pack {
 
     /// The number of its first chunk, its key and its value; none while it is empty.
     pub(crate) fn whole(&self) -> Option<(u64, [u8; 10], &[u8])> {
-        let [a, b, c, d, e, f, g, h] = self.first.to_be_bytes();
-        let [i, j] = PACK_MARK;
-        (!self.bytes.is_empty()).then_some((self.first, [a, b, c, d, e, f, g, h, i, j], &self.bytes))
+        (!self.bytes.is_empty()).then_some((self.first, pack_key(self.first), &self.bytes))
     }
 
     /// The number of its last chunk, where it has one.

@@ -20,7 +20,7 @@ use crate::rows::COMMIT_STEP;
 use crate::rules::{Rule, on};
 use crate::stretch::Stretch;
 use crate::track::{Standing, Track};
-use crate::units::{Assembler, Place, Unit, UnitRow};
+use crate::units::{Assembler, NO_BEGINNING, Place, Unit, UnitRow};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,13 @@ const SKIP_CHUNKS: u64 = if cfg!(test) { 2 } else { 4096 };
 const STRETCH_CHUNKS: u64 = if cfg!(test) { 5 } else { 240 };
 /// The same for one that looks for the last commit record, in its first step.
 const TAIL_CHUNKS: u64 = if cfg!(test) { 2 } else { 32 };
+
+/// How a chunk begins that a stretch must lead up to.
+#[derive(Clone, Copy, Debug)]
+struct Joint {
+    first: bool,
+    execution: Execution,
+}
 
 /// Extent of a log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -133,26 +140,33 @@ impl Reader<'_> {
     }
 
     /// Takes the units that begin in chunks `from` to `until`, all of which must be there; adds these to the extent.
-    /// Answers the execution that wrote the last of them.
+    /// `behind` is what stands at `until`, if anything does. Answers what stands at `from`, and the execution that wrote
+    /// the last of these chunks.
     fn stretch(
         &self,
         (from, until): (u64, u64),
+        behind: Option<Joint>,
         held: &mut Stretch,
         extent: &mut Extent,
-    ) -> Result<Execution, StoreError> {
+    ) -> Result<(Joint, Execution), StoreError> {
         held.clear();
         let (mut assembler, mut next, mut newest) = (Assembler::default(), from, Execution(0));
+        let (mut begin, mut started, mut beyond) = (None, false, false);
         self.chunks(from, |seq, chunk, bytes| {
             if chunk.execution < newest {
-                return Err("it is of an earlier execution than the chunk before it".into());
+                return Err(EARLIER.into());
             }
             if seq < until {
                 if seq != next {
                     return Err(missing(next));
                 }
                 (newest, next) = (chunk.execution, seq + 1);
+                begin = begin.or(Some(Joint { first: chunk.first, execution: newest }));
+                started |= chunk.first;
                 extent.oldest = Some(extent.oldest.map_or(newest, |oldest| oldest.min(newest)));
                 extent.bytes += bytes;
+            } else {
+                beyond = true;
             }
             if let Some(unit) = assembler.feed(seq, chunk)?.filter(|unit| unit.first_seq < until) {
                 if unit.first_seq == seq {
@@ -162,25 +176,33 @@ impl Reader<'_> {
                     held.push_large(&head, assembler.take_body());
                 }
             }
-            // One chunk more is looked at: it must not go on with what did not begin.
-            let goes_on = seq < until || assembler.open_since().is_some_and(|first| first < until);
+            // A unit that is not whole yet is followed beyond the stretch.
+            let goes_on = seq + 1 < until || assembler.open_since().is_some_and(|first| first < until);
             Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        if next < until {
+        let Some(begin) = begin.filter(|_| next == until) else {
             let Damage(what) = missing(next);
             return Err(self.damage(Some(next), what));
+        };
+        // What was read of the stretch behind this one fits it, too.
+        match behind {
+            Some(Joint { execution, .. }) if execution < newest => Err(self.damage(Some(until), EARLIER.to_owned())),
+            Some(Joint { first: false, .. }) if started && !beyond => {
+                Err(self.damage(Some(until), NO_BEGINNING.to_owned()))
+            }
+            _ => Ok((begin, newest)),
         }
-        Ok(newest)
     }
 
     /// Finds the last commit record that counts under this lineage.
     pub(crate) fn tail(&self, lineage: &Lineage) -> Result<Tail, StoreError> {
         let (first, last_seq) = self.ends()?;
         let (mut until, mut step, mut held) = (last_seq + 1, TAIL_CHUNKS, Stretch::default());
-        let (mut newest, mut standing) = (None, None);
+        let (mut behind, mut newest, mut standing) = (None, None, None);
         while until > first {
             let from = self.log.begin(until, step).max(first);
-            let wrote = self.stretch((from, until), &mut held, &mut Extent::default())?;
+            let (begin, wrote) = self.stretch((from, until), behind, &mut held, &mut Extent::default())?;
+            behind = Some(begin);
             let newest = *newest.get_or_insert(wrote);
             for unit in held.backwards() {
                 self.records(&unit, |commit| {
@@ -226,12 +248,16 @@ impl Reader<'_> {
         let mut extent = Extent { first_seq, last_seq, ..Extent::default() };
         let mut rebuild = Rebuild::new(self.key_groups, self.kept.map(|kept| kept.from));
         let mut track = Track::new(self.key_groups, self.kept);
-        let (mut until, mut held) = (last_seq + 1, Stretch::default());
+        let (mut until, mut behind, mut held) = (last_seq + 1, None, Stretch::default());
+        self.log.fetch(until, first_seq..=last_seq);
         while until > first_seq {
             let from = self.log.begin(until, STRETCH_CHUNKS).max(first_seq);
-            self.stretch((from, until), &mut held, &mut extent)?;
+            let (begin, _) = self.stretch((from, until), behind, &mut held, &mut extent)?;
+            behind = Some(begin);
+            self.log.fetch(from, first_seq..=last_seq);
             let mut rows = Vec::new();
             for unit in held.backwards() {
+                let cut = lineage.cut(unit.execution).map_or(at, |cut| at.min(cut));
                 let mut has_record = false;
                 let before = rows.len();
                 let read = unit.rows(|row| {
@@ -239,7 +265,7 @@ impl Reader<'_> {
                         has_record = true;
                     } else if row.row.group.0 >= self.key_groups {
                         return Err("a row is of a key group that the store does not have");
-                    } else if counts(lineage, unit.execution, row.epoch) && row.epoch <= at {
+                    } else if row.epoch <= cut {
                         rows.push((rebuild.key(&row), row));
                     }
                     Ok(())
@@ -316,6 +342,8 @@ impl Reader<'_> {
         Ok(())
     }
 }
+
+const EARLIER: &str = "it is of an earlier execution than the chunk before it";
 
 fn missing(from: u64) -> Damage {
     Damage(format!("the chunks from {from} to here are missing"))

@@ -11,28 +11,26 @@
 //! what is copied then dies soon, too, for a log goes from its head: so what is removed is only marked at first, and
 //! counts as dead for sled a segment later (`remove`).
 
+mod traps;
+
 use crate::chunk::CHUNK_BYTES_MAX;
-use crate::files::{create_private_dir, settle};
+use crate::files::{self, create_private_dir, settle};
 use crate::media::{Log, Visit};
-use crate::packs::{self, Item, Pack, filler_keys, group_key, group_of};
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
-use rustix::io::Errno;
+use crate::packs::{self, GROUP_CHUNKS, Item, Pack, filler_keys, group_key, group_of, pack_key};
+use rustix::fs::{FallocateFlags, fallocate};
+use std::cell::Cell;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use traps::{Reserved, SEGMENT_BYTES, damaged, guarded, retried, snapshots, trim};
 
 /// What is read again is little: the ends of a log. There is one cache for each shard.
 const CACHE_BYTES: u64 = 4 << 20;
 /// Bytes that are a use in a scan: with the steps from key to key a full page is used some 40 times, so that sled lets go of
 /// what it keeps of a part of its cache at every second page.
 const USE_BYTES: usize = 1800;
-/// A node must fit a quarter of a segment, or it goes to a file of its own (`packs.rs`). Part of the format: sled opens
-/// with the same number only.
-const SEGMENT_BYTES: usize = 512 << 10;
 /// So many groups behind the head are marked and not yet dead: more than a segment.
 const MARKED_GROUPS: u64 = 12;
 /// Before the first pack is put, so many groups get the fillers that a power loss may have taken: what goes between two
@@ -45,7 +43,8 @@ const UNSYNCED_BYTES_MAX: u64 = 192 << 10;
 const RESERVE_BYTES_LEAST: u64 = 7 << 20;
 /// What a file that outgrew its reserve gets ahead, at least; or a sixteenth of its length.
 const AHEAD_BYTES_LEAST: u64 = 4 << 20;
-const CLOSING_MAX: Duration = Duration::from_secs(10);
+/// What is fetched for a reader before it is needed.
+const FETCHED_BYTES: u64 = 4 << 20;
 
 /// A log that lies in a sled database.
 pub(crate) struct SledLog {
@@ -64,16 +63,8 @@ pub(crate) struct SledLog {
     filled: Option<u64>,
     /// Groups before this one are marked.
     marked: u64,
-}
-
-/// A file that is longer than what it holds, until it is let go of.
-struct Reserved(File);
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        // A store at rest needs no more room than it takes; what could not be cut off is cut off at the next start.
-        let _ = trim(&self.0);
-    }
+    /// Where what was fetched for a reader begins.
+    fetched: Cell<Option<u64>>,
 }
 
 impl SledLog {
@@ -130,6 +121,7 @@ impl SledLog {
             head: 0,
             filled: None,
             marked: 0,
+            fetched: Cell::new(None),
         })
     }
 
@@ -213,9 +205,21 @@ impl Log for SledLog {
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
         let from = from.max(self.head);
         let mut values = guarded(|| Ok(self.db.range(group_key(group_of(from))..)))?;
+        // A start reads all there is, once, and before its keys are there.
+        let use_bytes = if self.filled.is_some() { USE_BYTES } else { 2 * USE_BYTES };
+        // The chunk with which the next pack should begin, where the fillers before it were passed by.
+        let mut hoped = None;
         let mut visit = |seq: u64, chunk: &[u8]| if seq < from { ControlFlow::Continue(()) } else { visit(seq, chunk) };
-        while let Some((key, value)) = guarded(|| values.next().transpose())? {
-            for _ in 0..value.len() / USE_BYTES {
+        loop {
+            let item = guarded(|| values.next().transpose())?;
+            if let Some(next) = hoped.take()
+                && item.as_ref().is_none_or(|(key, _)| key[..] != pack_key(next))
+            {
+                values = guarded(|| Ok(self.db.range(next.to_be_bytes()..)))?;
+                continue;
+            }
+            let Some((key, value)) = item else { break };
+            for _ in 0..value.len() / use_bytes {
                 guarded(|| self.db.contains_key(&key))?;
             }
             let flow = match Item::of(&key) {
@@ -226,6 +230,11 @@ impl Log for SledLog {
             };
             if flow == ControlFlow::Break(()) {
                 return Ok(());
+            }
+            hoped = extent(&key, &value)?.map(|chunks| chunks.end().saturating_add(1));
+            hoped = hoped.filter(|next| next.is_multiple_of(GROUP_CHUNKS));
+            if let Some(next) = hoped {
+                values = guarded(|| Ok(self.db.range(pack_key(next)..)))?;
             }
         }
         if let Some((first, _, pack)) = self.pack.whole() {
@@ -250,6 +259,25 @@ impl Log for SledLog {
         }
         let first = first.or(self.pack.whole().map(|(first, ..)| first));
         Ok(first.map(|first| first.max(self.head)).zip(last))
+    }
+
+    /// A group lies in one page, which is read as a whole.
+    fn begin(&self, until: u64, values: u64) -> u64 {
+        group_of(until.saturating_sub(values)) * GROUP_CHUNKS
+    }
+
+    /// Nobody but sled knows where a group lies. A log that never went round lies in its file from its first chunk to its
+    /// last; of any other all parts of the file are read by the end.
+    fn fetch(&self, until: u64, all: RangeInclusive<u64>) {
+        let file_bytes = self.file_bytes();
+        let (before, chunks) = (until.saturating_sub(*all.start()), all.end().saturating_sub(*all.start()).max(1));
+        let at = u128::from(file_bytes) * u128::from(before.min(chunks)) / u128::from(chunks);
+        let from = u64::try_from(at).unwrap_or(file_bytes).saturating_sub(FETCHED_BYTES);
+        let until = self.fetched.get().unwrap_or(file_bytes);
+        if from < until {
+            files::fetch(&self.file.0, from..until);
+            self.fetched.set(Some(from));
+        }
     }
 
     fn file_bytes(&self) -> u64 {
@@ -285,59 +313,6 @@ fn visit_pack(first: u64, pack: &[u8], visit: &mut Visit<'_>) -> io::Result<Cont
         }
     }
     Ok(ControlFlow::Continue(()))
-}
-
-/// Cuts off what was only reserved: sled would write zeroes over each segment of it before it cuts them off itself.
-fn trim(file: &File) -> io::Result<()> {
-    let length = file.metadata()?.len();
-    let segments = length.div_ceil(SEGMENT_BYTES as u64);
-    let starts = (1..segments).rev().map(|segment| segment * SEGMENT_BYTES as u64);
-    let hollow = starts.take_while(|start| seek(file, SeekFrom::Data(*start)) == Err(Errno::NXIO));
-    hollow.last().map_or(Ok(()), |end| file.set_len(end))
-}
-
-/// Calls sled, whose panics on damage become errors.
-fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(sled::Error::Io(error))) => Err(error),
-        Ok(Err(sled::Error::Corruption { .. })) => Err(damaged("sled says that it is corrupt".to_owned())),
-        Ok(Err(error)) => Err(io::Error::other(error)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Err(damaged(format!("sled panicked: {}", text.unwrap_or("without a reason"))))
-        }
-    }
-}
-
-/// Opens again while a database of this process that was dropped is still on its way out: its threads hold its lock for
-/// a moment longer. Another process cannot hold it, since the store is locked as a whole.
-fn retried<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let give_up = Instant::now() + CLOSING_MAX;
-    loop {
-        match open() {
-            Err(error) if error.to_string().contains("could not acquire lock") && Instant::now() < give_up => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            other => return other,
-        }
-    }
-}
-
-fn damaged(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// The snapshots of the database, half-made ones too.
-fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap.")) {
-            found.push(path);
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

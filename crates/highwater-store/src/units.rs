@@ -8,6 +8,9 @@ use crate::ids::{Epoch, Execution};
 use crate::rows::PackedRow;
 use std::io;
 
+/// What is said of a chunk that goes on with nothing.
+pub(crate) const NO_BEGINNING: &str = "it goes on with a row that has no beginning";
+
 const BODY_MAX: usize = CHUNK_BYTES_MAX - CHUNK_HEAD;
 /// Bits of a place that count rows within a unit; a chunk holds far fewer than 4096 rows.
 const ROW_BITS: u32 = 12;
@@ -182,7 +185,7 @@ impl Assembler {
             if !self.started {
                 return Ok(None);
             }
-            return Err("it goes on with a row that has no beginning");
+            return Err(NO_BEGINNING);
         };
         if (chunk.kind, chunk.execution, chunk.epoch) != (kind, execution, epoch) {
             return Err("it does not fit the row that it goes on with");

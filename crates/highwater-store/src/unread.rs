@@ -268,7 +268,8 @@ type Reading<'r> = dyn FnMut(&mut Give<'_>) -> Result<(Opened, bool), StoreError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::Kind;
+    use crate::chunk::{Chunk, Kind};
+    use crate::ids::Execution;
     use crate::rows::Rows;
     use crate::shard::Shard;
     use crate::start::StartPlan;
@@ -310,6 +311,45 @@ mod tests {
             .unwrap();
         assert!(taken.into_inner().unwrap().contains(&b"old".to_vec()), "it was given away at first");
         assert_eq!(given, [[b"new".to_vec(), b"one".to_vec()]]);
+    }
+
+    /// A chunk that goes on with nothing, and one of an execution before that of its neighbour, are found wherever they lie
+    /// in what is read at once.
+    #[test]
+    fn what_does_not_lead_up_to_what_follows_is_refused() {
+        for (until, orphan) in (1..12u64).flat_map(|until| [(until, true), (until, false)]) {
+            let disk = MemoryDisk::new();
+            let options = || OpenOptions { memory: disk.clone(), ..OpenOptions::new("flow") };
+            let plan = StartPlan { shards: 1, steps: vec![("step".into(), "state".into())], ..StartPlan::default() };
+            let mut started = Store::open(options()).unwrap().start(plan).unwrap();
+            let manifest = Manifest::read(&disk).unwrap().unwrap();
+            let salt = ShardPlace::of(&manifest, 0).salt;
+            let (step, shard) = (started.steps[0].id, &mut started.shards[0]);
+            for epoch in 1..12u64 {
+                let mut rows = Rows::new();
+                rows.put(step, KeyGroup(0), b"k", &epoch.to_be_bytes());
+                shard.append(Epoch(epoch), Epoch(epoch), &rows, false).unwrap();
+                if epoch == until {
+                    let execution = Execution(started.execution.0 - u64::from(!orphan));
+                    let label = Label { kind: Kind::Copies, execution, epoch: Epoch(0) };
+                    let packed = rows.iter().next().unwrap().packed;
+                    let Shard { log, packer, .. } = &mut *shard;
+                    let mut forge = |seq, bytes: &[u8]| {
+                        let mut bytes = bytes.to_vec();
+                        bytes[6] = 2 | u8::from(!orphan);
+                        Chunk::seal(salt, seq, &mut bytes);
+                        log.append(seq, &bytes)
+                    };
+                    packer.push(label, [&1u64.to_le_bytes(), packed], &mut forge).unwrap();
+                    packer.flush(label, &mut forge).unwrap();
+                }
+            }
+            shard.sync().unwrap();
+            drop(started);
+            let refused = Store::open(options()).err().expect("it is refused").to_string();
+            let why = if orphan { "a row that has no beginning" } else { "an earlier execution" };
+            assert!(refused.contains(why), "after epoch {until}: {refused}");
+        }
     }
 
     /// A chunk under the greatest number there is, as only a forged store has it.
