@@ -12,9 +12,9 @@ pub(crate) type KeyHash = u128;
 /// Entries of a piece.
 const PIECE: usize = 1 << 12;
 
-/// A key and its versions, in a cache line of its own: finding it is what writing a row costs most.
+/// A key and its versions, in 56 bytes: of the 64 that the alignment of its key would take, eight would be empty.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
+#[repr(Rust, packed(8))]
 pub(crate) struct Entry {
     /// 0: this entry is vacant.
     pub(crate) key: KeyHash,
@@ -66,28 +66,28 @@ impl Entries {
     }
 
     pub(crate) fn find_mut(&mut self, key: KeyHash) -> Option<&mut Entry> {
-        self.at(key).map(|at| {
-            let (piece, entry) = place(at);
-            &mut self.pieces[piece][entry]
-        })
+        self.at(key).map(|at| self.get_mut(at))
     }
 
-    /// Adds an entry, unless there is one of its key: that is answered then, as it was.
-    pub(crate) fn add(&mut self, new: Entry) -> Option<&mut Entry> {
-        if let Some(at) = self.at(new.key) {
-            let (piece, entry) = place(at);
-            return Some(&mut self.pieces[piece][entry]);
+    /// The entry at a place that was answered by [`add`](Entries::add), as long as it was not removed.
+    pub(crate) fn get_mut(&mut self, at: u32) -> &mut Entry {
+        let (piece, entry) = place(at);
+        &mut self.pieces[piece][entry]
+    }
+
+    /// Adds an entry, unless there is one of its key: that is answered then, as it was. Answers where it lies, too.
+    pub(crate) fn add(&mut self, new: Entry) -> (u32, Option<&mut Entry>) {
+        match self.at(new.key) {
+            Some(at) => (at, Some(self.get_mut(at))),
+            None => (self.insert(new), None),
         }
-        self.insert(new);
-        None
     }
 
     /// Adds an entry of a key that has none.
-    pub(crate) fn insert(&mut self, new: Entry) {
+    pub(crate) fn insert(&mut self, new: Entry) -> u32 {
         let at = match self.vacant.pop() {
             Some(at) => {
-                let (piece, entry) = place(at);
-                self.pieces[piece][entry] = new;
+                *self.get_mut(at) = new;
                 at
             }
             None => {
@@ -103,13 +103,21 @@ impl Entries {
             }
         };
         self.slots.insert(new.key as u32, at);
+        at
     }
 
     pub(crate) fn remove(&mut self, key: KeyHash) {
-        let Some(at) = self.at(key) else { return };
+        if let Some(at) = self.at(key) {
+            self.remove_at(at);
+        }
+    }
+
+    /// Removes the entry at this place, which is not vacant.
+    pub(crate) fn remove_at(&mut self, at: u32) {
+        let entry = self.get_mut(at);
+        let key = entry.key;
+        entry.key = 0;
         self.slots.remove(key as u32, at);
-        let (piece, entry) = place(at);
-        self.pieces[piece][entry].key = 0;
         self.vacant.push(at);
     }
 
@@ -142,7 +150,7 @@ mod tests {
             if rng.u32(..3) == 0 {
                 entries.remove(key);
                 map.remove(&key);
-            } else if let Some(old) = entries.add(entry(key, step)) {
+            } else if let (_, Some(old)) = entries.add(entry(key, step)) {
                 assert_eq!(map.insert(key, step), Some(old.bytes));
                 *old = entry(key, step);
             } else {

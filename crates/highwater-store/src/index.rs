@@ -62,8 +62,9 @@ pub(crate) struct Index {
     /// Epochs up to this one are committed everywhere.
     bound: Epoch,
     /// What a commit must look at again, by epoch: versions that were overwritten before they were committed, and
-    /// removals. Of most rows nothing is remembered here.
-    pending: BTreeMap<Epoch, Vec<(KeyHash, Place)>>,
+    /// removals, each with the place of its entry. Of most rows nothing is remembered here. An entry is removed by its last
+    /// removal only, so that none of these speaks of one that is gone.
+    pending: BTreeMap<Epoch, Vec<(u32, Place)>>,
     tallies: Vec<Tally>,
     live_bytes: u64,
 }
@@ -113,15 +114,15 @@ impl Index {
     /// A row was written, in an epoch that is at least that of all rows before. Answers the key group in which the key
     /// was counted until now.
     pub(crate) fn write(&mut self, version: Version, place: Place) -> KeyGroup {
-        let Version { key, group, epoch, live, .. } = version;
-        let old = self.set(version, place);
+        let Version { group, epoch, live, .. } = version;
+        let (at, old) = self.set(version, place);
         if let Some(old) = old
             && old.epoch > self.bound
         {
-            self.pending.entry(old.epoch).or_default().push((key, old.newest));
+            self.pending.entry(old.epoch).or_default().push((at, old.newest));
         }
         if !live {
-            self.pending.entry(epoch).or_default().push((key, place));
+            self.pending.entry(epoch).or_default().push((at, place));
         }
         old.map_or(group, |old| old.group)
     }
@@ -143,13 +144,15 @@ impl Index {
         Some(true)
     }
 
-    /// Makes this the newest version, unless one of a later epoch is there; answers what it stands for from now on.
-    pub(crate) fn set(&mut self, version: Version, place: Place) -> Option<Entry> {
+    /// Makes this the newest version, unless one of a later epoch is there. Answers where its entry lies, and what it stands
+    /// for from now on.
+    pub(crate) fn set(&mut self, version: Version, place: Place) -> (u32, Option<Entry>) {
         let mut new = version.entry(place);
         let mut before = None;
-        if let Some(old) = self.entries.add(new) {
+        let (at, old) = self.entries.add(new);
+        if let Some(old) = old {
             if new.epoch < old.epoch {
-                return None;
+                return (at, None);
             }
             if old.live {
                 // Of its own group: who forges a store may write a key under another one.
@@ -160,7 +163,7 @@ impl Index {
             before = Some(std::mem::replace(old, new));
         }
         self.count(&version);
-        before
+        (at, before)
     }
 
     fn count(&mut self, version: &Version) {
@@ -174,11 +177,13 @@ impl Index {
     pub(crate) fn commit(&mut self, bound: Epoch) {
         self.bound = self.bound.max(bound);
         while let Some(first) = self.pending.first_entry().filter(|first| *first.key() <= bound) {
-            for (key, place) in first.remove() {
-                match self.entries.find_mut(key) {
-                    Some(entry) if entry.newest != place => entry.committed = place,
-                    Some(entry) if !entry.live => self.entries.remove(key),
-                    _ => {}
+            for (at, place) in first.remove() {
+                let entry = self.entries.get_mut(at);
+                debug_assert!({ entry.key } != 0, "an entry goes with the last that is remembered of it");
+                if entry.newest != place {
+                    entry.committed = place;
+                } else if !entry.live {
+                    self.entries.remove_at(at);
                 }
             }
         }
@@ -267,5 +272,53 @@ mod tests {
         index.commit(Epoch(3));
         assert_eq!(index.fate(key, &two, at(3)), Fate::Superseded);
         assert!(index.entries.is_empty());
+    }
+
+    proptest::proptest! {
+        /// Of each version the index says what all versions say, however far the commits are behind, and whosever place a
+        /// key has got; keys whose removals are committed leave nothing.
+        #[test]
+        fn the_fate_of_a_row_is_what_all_versions_say(
+            ops in proptest::collection::vec((0u8..5, proptest::bool::ANY, 0u64..4, 0u64..9), 1..120),
+        ) {
+            let (mut index, mut epoch, mut bound) = (Index::new(1), 1, 0);
+            let mut all: BTreeMap<u8, Vec<(u64, Place, bool)>> = BTreeMap::new();
+            let row = |key: u8, live: bool, seq: u64| {
+                let mut rows = Rows::new();
+                match live {
+                    true => rows.put(StepId(1), KeyGroup(0), &[key], &seq.to_be_bytes()),
+                    false => rows.remove(StepId(1), KeyGroup(0), &[key]),
+                }
+                rows
+            };
+            for (seq, (key, live, later, behind)) in (1..).zip(ops) {
+                epoch += later / 3;
+                let rows = row(key, live, seq);
+                let packed = rows.iter().next().unwrap();
+                index.write(index.version(Epoch(epoch), &packed), Place::new(seq, 0));
+                all.entry(key).or_default().push((epoch, Place::new(seq, 0), live));
+                bound = bound.max((epoch - 1).saturating_sub(behind));
+                index.commit(Epoch(bound));
+                for (key, versions) in &all {
+                    let newest = versions.last().unwrap();
+                    let committed = versions.iter().rev().find(|version| version.0 <= bound);
+                    for version in versions.iter().filter(|version| version.0 <= bound && version.2) {
+                        let fate = match () {
+                            () if version == newest => Fate::Newest,
+                            () if Some(version) == committed => Fate::Wait,
+                            () => Fate::Superseded,
+                        };
+                        let rows = row(*key, true, 0);
+                        let packed = rows.iter().next().unwrap();
+                        let found = index.fate(index.key(packed.step, packed.key), &packed, version.1);
+                        proptest::prop_assert_eq!(found, fate, "key {} at {:?}", key, version);
+                    }
+                }
+            }
+            let live = all.values().filter(|versions| versions.last().unwrap().2).count();
+            index.commit(Epoch(epoch));
+            proptest::prop_assert_eq!(index.entries.iter().count(), live);
+            proptest::prop_assert_eq!(index.tallies()[0].rows, live as u64);
+        }
     }
 }

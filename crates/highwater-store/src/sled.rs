@@ -7,9 +7,9 @@
 //! found above, by acknowledgements and checksums. How many segments it uses varies from moment to moment, so its file
 //! is kept at a length with room to spare: it stays as it is, and a full disk does not stop a log in mid-epoch. Its cache
 //! lets go of pages only after 64 uses of some of them: a scan that passes each once keeps all in memory (so `scan` uses
-//! each page some times more for the bytes in it). It copies what is live in a segment as soon as half of it is dead, and
-//! what is copied then dies soon, too, for a log goes from its head: so what is removed is only marked at first, and
-//! counts as dead for sled a segment later (`remove`).
+//! each page some times more for the bytes in it, and so does who has written one to its end). It copies what is live in
+//! a segment as soon as half of it is dead, and what is copied then dies soon, too, for a log goes from its head: so what
+//! is removed is only marked at first, and counts as dead for sled a segment later (`remove`).
 
 mod traps;
 
@@ -31,6 +31,8 @@ const CACHE_BYTES: u64 = 4 << 20;
 /// Bytes that are a use in a scan: with the steps from key to key a full page is used some 40 times, so that sled lets go of
 /// what it keeps of a part of its cache at every second page.
 const USE_BYTES: usize = 1800;
+/// A page that was written to its end is used so many times: it is not needed again until its chunks are collected.
+const WRITTEN_USES: usize = 36;
 /// So many groups behind the head are marked and not yet dead: more than a segment.
 const MARKED_GROUPS: u64 = 12;
 /// Before the first pack is put, so many groups get the fillers that a power loss may have taken: what goes between two
@@ -137,8 +139,16 @@ impl SledLog {
         }
         self.filled = Some(group + 2);
         guarded(|| self.db.insert(key, bytes))?;
+        if (self.pack.last() + 1).is_multiple_of(GROUP_CHUNKS) {
+            self.used(&key, WRITTEN_USES)?;
+        }
         self.pack.clear();
         Ok(())
+    }
+
+    /// Uses the page of a key, so that sled comes to letting go of pages.
+    fn used(&self, key: &[u8], times: usize) -> io::Result<()> {
+        (0..times).try_for_each(|_| guarded(|| self.db.contains_key(key)).map(drop))
     }
 
     /// Takes keys of these groups away, all or those of chunks and packs alone.
@@ -219,9 +229,7 @@ impl Log for SledLog {
                 continue;
             }
             let Some((key, value)) = item else { break };
-            for _ in 0..value.len() / use_bytes {
-                guarded(|| self.db.contains_key(&key))?;
-            }
+            self.used(&key, value.len() / use_bytes)?;
             let flow = match Item::of(&key) {
                 Some(Item::Filler(_)) => ControlFlow::Continue(()),
                 Some(Item::Pack(first)) => visit_pack(first, &value, &mut visit)?,

@@ -17,10 +17,10 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
 /// A buffer of so many bytes is full: it may go to the store ahead of the rest of its epoch. Builds for tests meet many.
-const PART_BYTES: usize = if cfg!(any(debug_assertions, feature = "failpoints")) { 4 << 10 } else { 1 << 20 };
+const PART_BYTES: usize = if cfg!(any(debug_assertions, feature = "failpoints")) { 4 << 10 } else { 256 << 10 };
 
 /// So many full buffers may wait for the writer before those who can wait with writing do.
-const WAITING_MAX: usize = 4;
+const WAITING_MAX: usize = 8;
 
 /// Index of a step in the order in which the flow declares them: the same on every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

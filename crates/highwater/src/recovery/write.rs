@@ -30,7 +30,7 @@ const EPOCHS_MAX: usize = 4096;
 /// How long the thread waits for a message; then it looks whether the run was aborted while a worker is stuck.
 const IDLE: Duration = Duration::from_secs(1);
 /// Buffers that wait to be used again; more would only hold memory.
-const SPENT_MAX: usize = 4;
+const SPENT_MAX: usize = 8;
 
 enum ToShard {
     /// Some rows of the next epoch, which is not complete yet.
