@@ -28,6 +28,11 @@ impl Rows {
         Rows::default()
     }
 
+    /// No rows, and room for so many bytes of packed ones.
+    pub fn with_capacity(bytes: usize) -> Rows {
+        Rows { packed: Vec::with_capacity(bytes), count: 0 }
+    }
+
     /// Adds a row: `key` of `step` is now `value`.
     ///
     /// # Panics

@@ -54,9 +54,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A buffer without rows.
-    fn empty(&self) -> Rows {
-        let mut rows = self.spent.try_recv().unwrap_or_default();
+    /// A buffer without rows, and with room for those `to_come`.
+    fn empty(&self, to_come: usize) -> Rows {
+        let mut rows = self.spent.try_recv().unwrap_or_else(|_| Rows::with_capacity(to_come));
         rows.clear();
         rows
     }
@@ -73,13 +73,14 @@ fn too_large(length: usize, most: usize) -> StepError {
 impl Inner {
     /// Where rows of an epoch go.
     fn rows<'a>(epochs: &'a mut BTreeMap<Epoch, Rows>, writer: &Option<Writer>, epoch: Epoch) -> &'a mut Rows {
-        epochs.entry(epoch).or_insert_with(|| writer.as_ref().map(Writer::empty).unwrap_or_default())
+        epochs.entry(epoch).or_insert_with(|| writer.as_ref().map(|writer| writer.empty(0)).unwrap_or_default())
     }
 
     /// A full buffer of `epoch` goes to the writer, if it takes that now.
     fn give(rows: &mut Rows, writer: &mut Option<Writer>, epoch: Epoch) {
         if let Some(writer) = writer.as_mut().filter(|writer| writer.ahead.get() == Some(epoch)) {
-            let full = std::mem::replace(rows, writer.empty());
+            // The last row of a buffer goes beyond its end.
+            let full = std::mem::replace(rows, writer.empty(PART_BYTES + PART_BYTES / 4));
             writer.waiting.fetch_add(1, Relaxed);
             (writer.take)(epoch, full);
         }
