@@ -4,10 +4,11 @@
 //! the sync of its directory; nothing here syncs on its own.
 
 use crate::error::StoreError;
-use crate::files::{allocate, create_private_dir, free_bytes, settle};
+use crate::files::{allocate, create_private_dir, free_bytes, settle_but};
 use crate::lock;
 use crate::media::{Lock, Log, Media};
 use crate::options::Backend;
+use crate::segment::before_last;
 use crate::segments::SegmentLog;
 use crate::sled::SledLog;
 use crate::sqlite::SqliteLog;
@@ -122,7 +123,8 @@ impl Media for DirDisk {
     }
 
     fn settle_log(&self, dir: &str) -> io::Result<()> {
-        settle(&self.path(dir))
+        let path = self.path(dir);
+        settle_but(&path, &before_last(&path)?)
     }
 
     fn create_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>> {

@@ -1,5 +1,6 @@
 //! What a directory needs and the standard library lacks: to be private, and to be synced with all that is in it.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::num::NonZeroU64;
@@ -17,15 +18,22 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
 /// Syncs all files below a directory, the directory too, and drops their cached pages: after a sync that failed, the
 /// cache shows bytes that no disk has.
 pub(crate) fn settle(dir: &Path) -> io::Result<()> {
+    settle_but(dir, &|_| false)
+}
+
+/// The same, but keeps the pages of files whose names are `known` to be on the disk as they are shown.
+pub(crate) fn settle_but(dir: &Path, known: &dyn Fn(&OsStr) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            settle(&entry.path())?;
+            settle_but(&entry.path(), known)?;
         } else {
             let file = File::open(entry.path())?;
             file.sync_all()?;
             #[cfg(target_os = "linux")]
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            if !known(&entry.file_name()) {
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            }
         }
     }
     File::open(dir)?.sync_all()

@@ -8,6 +8,7 @@
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::files;
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::ops::ControlFlow;
@@ -131,6 +132,11 @@ impl Segment {
         if index.is_multiple_of(MARK) && marks.len() as u64 == index / MARK {
             marks.push(spot);
         }
+    }
+
+    /// Has the file fetched from the disk, where it is not in the system's cache.
+    pub(crate) fn fetch(&self) {
+        files::fetch(&self.file, 0..self.capacity);
     }
 
     /// Visits the frames of chunks `from` (at least the first) to `until`, which must all be there.
@@ -272,6 +278,17 @@ fn header(number: u64, first_seq: u64, capacity: u64) -> [u8; HEADER] {
 
 fn start(header: &[u8; HEADER]) -> Spot {
     Spot { at: HEADER as u64, chain: crc32c::crc32c(header) }
+}
+
+/// What tells the files in the directory of a log that are segments before the last: what the system's cache shows of
+/// these is on the disk, since each was synced before the next got its name, and no log goes on after a sync that failed.
+pub(crate) fn before_last(dir: &Path) -> io::Result<impl Fn(&OsStr) -> bool> {
+    let number = |name: &OsStr| name.to_str().and_then(number_of);
+    let mut last = None;
+    for entry in fs::read_dir(dir)? {
+        last = last.max(number(&entry?.file_name()));
+    }
+    Ok(move |name: &OsStr| number(name).is_some_and(|number| Some(number) < last))
 }
 
 /// Size of the file that waits, if there is one.

@@ -14,7 +14,7 @@ use crate::segment::{
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 /// Frames are gathered to so many bytes before they are written.
@@ -193,6 +193,14 @@ impl Log for SegmentLog {
         before.checked_sub(1).map_or(until.saturating_sub(values), |at| self.segments[at].first_seq)
     }
 
+    /// The file before the one that is read now.
+    fn fetch(&self, until: u64, _all: RangeInclusive<u64>) {
+        let before = self.segments.partition_point(|segment| segment.first_seq < until);
+        if let Some(at) = before.checked_sub(2) {
+            self.segments[at].fetch();
+        }
+    }
+
     fn file_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.capacity).sum::<u64>() + self.spare_bytes
     }
@@ -209,6 +217,7 @@ impl Log for SegmentLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::before_last;
     use std::ops::ControlFlow;
 
     fn value(seq: u64) -> Vec<u8> {
@@ -299,5 +308,24 @@ mod tests {
         let damaged = seqs(&SegmentLog::open(&path).unwrap(), 0).unwrap_err();
         assert_eq!(damaged.kind(), io::ErrorKind::InvalidData);
         assert!(damaged.to_string().starts_with("segment-000000000002, byte "), "{damaged}");
+    }
+
+    /// Files before the last stay in the system's cache at a start, for they are on the disk; none that was named before
+    /// stays so once it is the last again.
+    #[test]
+    fn files_before_the_last_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = filled(&path, 1..600);
+        let last = log.segments.back().unwrap().number;
+        let known =
+            || (1..=last).map(|number| before_last(&path).unwrap()(name_of(number).as_ref())).collect::<Vec<_>>();
+        assert!(last > 2);
+        assert_eq!(known(), (1..=last).map(|number| number < last).collect::<Vec<_>>());
+        fs::remove_file(path.join(name_of(last))).unwrap();
+        assert_eq!(known(), (1..=last).map(|number| number + 1 < last).collect::<Vec<_>>());
+        for other in ["spare", "segment-1", "db"] {
+            assert!(!before_last(&path).unwrap()(other.as_ref()), "{other}");
+        }
     }
 }
