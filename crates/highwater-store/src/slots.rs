@@ -6,7 +6,7 @@
 /// A table of slots. Hashes must be spread evenly, as those of [`KeyHash`](crate::entries::KeyHash) are.
 #[derive(Default)]
 pub(crate) struct Slots {
-    /// The hash above, one more than the place of the entry below; 0 is empty. None, or a power of two of them.
+    /// The hash above, the place of the entry below, or [`EMPTY`]. None, or a power of two of them.
     slots: Vec<u64>,
     count: usize,
     bits: u32,
@@ -14,9 +14,13 @@ pub(crate) struct Slots {
 
 /// Slots of the first table, as a power of two.
 const BITS_LEAST: u32 = 4;
+/// No slot; not zeros, which a system gives as pages that are made only when they are written to: where such a page was
+/// read before, every core is interrupted for that.
+const EMPTY: u64 = u64::MAX;
 
 fn pack(hash: u32, at: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(at.checked_add(1).expect("a shard has less than 2^32 keys in memory"))
+    assert!(at != EMPTY as u32, "a shard has less than 2^32 keys in memory");
+    u64::from(hash) << 32 | u64::from(at)
 }
 
 fn hash_of(slot: u64) -> u32 {
@@ -45,10 +49,10 @@ impl Slots {
         let mut place = self.home(hash);
         loop {
             let slot = self.slots[place];
-            if slot == 0 {
+            if slot == EMPTY {
                 return None;
             }
-            if hash_of(slot) == hash && is((slot as u32) - 1) {
+            if hash_of(slot) == hash && is(slot as u32) {
                 return Some(place);
             }
             place = self.after(place);
@@ -57,7 +61,7 @@ impl Slots {
 
     /// The first entry of this hash that `is` the one.
     pub(crate) fn get(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.find(hash, is).map(|place| (self.slots[place] as u32) - 1)
+        self.find(hash, is).map(|place| self.slots[place] as u32)
     }
 
     /// What stands where a slot of this hash stands if nothing is in its way: reading it has the memory fetched.
@@ -77,7 +81,7 @@ impl Slots {
 
     fn put(&mut self, slot: u64) {
         let mut place = self.home(hash_of(slot));
-        while self.slots[place] != 0 {
+        while self.slots[place] != EMPTY {
             place = self.after(place);
         }
         self.slots[place] = slot;
@@ -86,15 +90,15 @@ impl Slots {
     /// Twice the slots. Both tables are gone through in the order of hashes, and so from end to end.
     fn grow(&mut self) {
         self.bits = (self.bits + 1).max(BITS_LEAST);
-        let old = std::mem::replace(&mut self.slots, vec![0; 1 << self.bits]);
-        old.into_iter().filter(|slot| *slot != 0).for_each(|slot| self.put(slot));
+        let old = std::mem::replace(&mut self.slots, vec![EMPTY; 1 << self.bits]);
+        old.into_iter().filter(|slot| *slot != EMPTY).for_each(|slot| self.put(slot));
     }
 
     /// Takes away the slot of an entry that has one.
     pub(crate) fn remove(&mut self, hash: u32, at: u32) {
         let mut hole = self.find(hash, |other| other == at).expect("what is removed is there");
         let mut place = self.after(hole);
-        while self.slots[place] != 0 {
+        while self.slots[place] != EMPTY {
             let home = self.home(hash_of(self.slots[place]));
             if self.distance(home, place) >= self.distance(hole, place) {
                 self.slots[hole] = self.slots[place];
@@ -102,13 +106,13 @@ impl Slots {
             }
             place = self.after(place);
         }
-        self.slots[hole] = 0;
+        self.slots[hole] = EMPTY;
         self.count -= 1;
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0 && self.slots.iter().all(|slot| *slot == 0)
+        self.count == 0 && self.slots.iter().all(|slot| *slot == EMPTY)
     }
 }
 
