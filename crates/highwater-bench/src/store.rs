@@ -195,7 +195,7 @@ impl Bench {
         let expected = (0..).zip(&last).fold(0, |sum: u64, (key, number)| sum.wrapping_add(mixed(key, *number)));
         drop(last);
         let (before, start) = (rss_bytes_max(), Clocks::now());
-        let here = |jobs: Vec<Job<'_>>| jobs.into_iter().for_each(|job| job());
+        let here = |jobs: Vec<Job>| jobs.into_iter().for_each(|job| job());
         let take = |(rows, sum): &mut (u64, u64), Row { key, value, .. }: Row<'_>| {
             // The key of the single commits.
             if key != ONE {

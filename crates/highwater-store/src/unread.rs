@@ -34,14 +34,12 @@ impl Store {
     /// when they are [read](Unread::read).
     ///
     /// # Panics
-    /// If `do_all` returns before all jobs are done, or leaves one out.
+    /// If `do_all` leaves a job out.
     ///
     /// # Example
     /// ```
     /// use highwater_store::{Job, OpenOptions, Store};
-    /// let at_once = |jobs: Vec<Job<'_>>| {
-    ///     std::thread::scope(|scope| jobs.into_iter().for_each(|job| drop(scope.spawn(job))));
-    /// };
+    /// let at_once = |jobs: Vec<Job>| jobs.into_iter().for_each(|job| drop(std::thread::spawn(job)));
     /// let found = Store::find(OpenOptions::new("carts"), &at_once)?;
     /// let (store, counts) = found.read(&at_once, |count: &mut u64, _row| *count += 1)?;
     /// assert!(store.is_new() && counts.is_empty(), "a new store has no shards");
@@ -82,14 +80,16 @@ impl Store {
             }
         }
         // All that is visible is made durable before any of it is believed.
-        let (media, backend, manifest) = (&*self.media, self.backend, &self.manifest);
-        let settled = on_each(do_all, places.iter().filter(|_| on(Rule::SyncOpen)).collect(), |place| {
-            let settled = media.settle_log(&place.log_dir());
-            let settled = settled.and_then(|()| media.sync_file(&format!("{}/ack", place.dir)));
-            settled.map_err(StoreError::io(media.path(&place.dir), "syncing"))
+        let media = Arc::clone(&self.media);
+        let dirs = places.iter().filter(|_| on(Rule::SyncOpen)).map(|place| (place.log_dir(), place.dir.clone()));
+        let settled = on_each(do_all, dirs.collect(), move |(log, dir)| {
+            let settled = media.settle_log(&log);
+            let settled = settled.and_then(|()| media.sync_file(&format!("{dir}/ack")));
+            settled.map_err(StoreError::io(media.path(&dir), "syncing"))
         });
         settled.into_iter().collect::<Result<(), StoreError>>()?;
-        Ok(on_each(do_all, places, |place| ShardEnd::open(media, place, backend, manifest)))
+        let (media, backend, manifest) = (Arc::clone(&self.media), self.backend, self.manifest.clone());
+        Ok(on_each(do_all, places, move |place| ShardEnd::open(&*media, place, backend, &manifest)))
     }
 }
 
@@ -184,23 +184,23 @@ impl Unread {
     }
 
     /// Reads all shards. `take` is given the rows that are live at the resume epoch, each once and in no order, with what
-    /// was taken before of the same shard; every row is in one shard. `do_all` is given a job for each shard, and may do
-    /// these at once. Answers the store, and what was taken of each shard: it is good only once this has returned.
+    /// was taken before of the same shard; every row is in one shard. `do_all` is given a job for each shard, in their
+    /// order, and may do these at once. Answers the store, and what was taken of each shard: it is good only once this has returned.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if anything in a shard is not as it was written; [`StoreError::Io`].
     ///
     /// # Panics
     /// As [`Store::find`], where an example stands.
-    pub fn read<P: Default + Send>(
+    pub fn read<P: Default + Send + 'static>(
         self,
         do_all: &DoAll<'_>,
-        take: impl Fn(&mut P, Row<'_>) + Sync,
+        take: impl Fn(&mut P, Row<'_>) + Send + Sync + 'static,
     ) -> Result<(Store, Vec<P>), StoreError> {
-        let steps = self.store.manifest.steps.clone();
-        let names: ahash::HashMap<_, _> = steps.iter().map(|step| (step.id, &*step.name)).collect();
+        let steps = self.store.manifest.steps.iter();
+        let names: ahash::HashMap<_, _> = steps.map(|step| (step.id, step.name.clone())).collect();
         let media = Arc::clone(&self.store.media);
-        let read = |shard: &mut Reading<'_>| {
+        let read = move |shard: &mut Reading<'_>| {
             let mut taken = P::default();
             let give = |taken: &mut P, row: &UnitRow<'_>| {
                 let step = names.get(&row.row.step);
@@ -227,20 +227,20 @@ impl Unread {
         self.each(do_all, read).map(|(store, _)| store)
     }
 
-    fn each<P: Send>(
+    fn each<P: Send + 'static>(
         self,
         do_all: &DoAll<'_>,
-        read: impl Fn(&mut Reading<'_>) -> Result<(Opened, P), StoreError> + Sync,
+        read: impl Fn(&mut Reading<'_>) -> Result<(Opened, P), StoreError> + Send + Sync + 'static,
     ) -> Result<(Store, Vec<P>), Vec<StoreError>> {
         let Unread { mut store, ends } = self;
-        let (media, resume, kept) = (&*store.media, store.resume, store.manifest.history);
+        let (media, resume, kept) = (Arc::clone(&store.media), store.resume, store.manifest.history);
         // Where a shard is ahead of others, its last epochs did not happen.
         let lineage = store.manifest.lineage.then(store.execution(), resume);
-        let shards = on_each(do_all, ends, |end| {
+        let shards = on_each(do_all, ends, move |end| {
             let mut end = Some(end);
             read(&mut |give| {
                 let end = end.take().expect("a shard is read once");
-                end.read(media, (&lineage, resume), kept, give)
+                end.read(&*media, (&lineage, resume), kept, give)
             })
         });
         let (mut parts, mut faults) = (Vec::new(), Vec::new());
@@ -301,15 +301,13 @@ mod tests {
         shard.append(Epoch(3), Epoch(3), &row(b"b", b"one"), false).unwrap();
         shard.sync().unwrap();
         drop(started);
-        let taken = std::sync::Mutex::new(Vec::new());
-        let (_, given) = Store::find(options(), &in_turn)
-            .unwrap()
-            .read(&in_turn, |given: &mut Vec<Vec<u8>>, row| {
-                taken.lock().unwrap().push(row.value.to_vec());
-                given.push(row.value.to_vec());
-            })
-            .unwrap();
-        assert!(taken.into_inner().unwrap().contains(&b"old".to_vec()), "it was given away at first");
+        let (all, taken) = std::sync::mpsc::channel();
+        let take = move |given: &mut Vec<Vec<u8>>, row: Row<'_>| {
+            all.send(row.value.to_vec()).unwrap();
+            given.push(row.value.to_vec());
+        };
+        let (_, given) = Store::find(options(), &in_turn).unwrap().read(&in_turn, take).unwrap();
+        assert!(taken.iter().any(|taken| taken == b"old"), "it was given away at first");
         assert_eq!(given, [[b"new".to_vec(), b"one".to_vec()]]);
     }
 

@@ -3,9 +3,9 @@
 use highwater_store::Epoch;
 use std::collections::HashMap;
 
-/// A block is full when it has so many bytes: what was read is let go of block by block. Allocators give so large a piece
-/// back at once, whoever lets go of it and whatever lies beside it.
-const BLOCK_BYTES: usize = 8 << 20;
+/// A block is full when it has so many bytes: what was read is let go of block by block. Pieces of this size allocators
+/// keep, and make states of them.
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// Encoded rows of one step, packed.
 #[derive(Debug, Default)]
@@ -24,9 +24,10 @@ impl PackedRows {
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) {
         let bytes = key.len() + value.len();
         // The first is small where there is little; the others have their size from the start.
-        let size = if self.blocks.is_empty() { 0 } else { BLOCK_BYTES.max(bytes) };
-        if self.blocks.last().is_none_or(|last| last.bytes.len() + bytes > BLOCK_BYTES) {
-            self.blocks.push(Block { bytes: Vec::with_capacity(size), lengths: Vec::new() });
+        let last = self.blocks.last();
+        if last.is_none_or(|last| last.bytes.len() + bytes > BLOCK_BYTES) {
+            let (size, rows) = last.map_or((0, 0), |last| (BLOCK_BYTES.max(bytes), last.lengths.len()));
+            self.blocks.push(Block { bytes: Vec::with_capacity(size), lengths: Vec::with_capacity(rows) });
         }
         let last = self.blocks.last_mut().expect("there is one now");
         let length = |part: &[u8]| u32::try_from(part.len()).expect("the store refuses rows of 4 GiB");

@@ -1,11 +1,9 @@
 //! Reads what an earlier execution left, and hands it to the workers that will own it.
-//!
-//! Shards are read at once, on as many threads as there are cores.
 
 use crate::restored::{PackedRows, RestoredPositions, RestoredStates};
 use crate::route::Router;
 use crate::shared::lock;
-use highwater_store::{Job, Row, Store, StoreError, Unread};
+use highwater_store::{DoAll, Job, Row, Store, StoreError, Unread};
 use std::sync::Mutex;
 
 /// What was read of one shard, by step.
@@ -48,24 +46,27 @@ impl Part {
 }
 
 /// Reads everything that is live at the resume epoch, but for what is `dropped`: states by the worker that owns them now,
-/// the rest for all.
+/// the rest for all. `do_all` has the shards read.
 pub(crate) fn load(
     found: Unread,
     router: &Router,
     workers: usize,
     dropped: &[String],
+    do_all: &DoAll<'_>,
 ) -> Result<(Store, Vec<RestoredStates>, RestoredPositions), StoreError> {
     let kinds: Vec<(String, String)> =
         found.steps().iter().map(|step| (step.name.clone(), step.kind.clone())).collect();
-    let whose = |step: &str| {
+    let names = kinds.iter().map(|(name, _)| name.clone()).collect();
+    let (router, dropped) = (router.clone(), dropped.to_vec());
+    let whose = move |step: &str| {
         let kind = kinds.iter().find(|(name, _)| name == step).map(|(_, kind)| &**kind);
         match kind {
-            _ if dropped.iter().any(|dropped| dropped == step) => Whose::Nobody,
+            _ if dropped.iter().any(|dropped| *dropped == step) => Whose::Nobody,
             Some("source" | "sink" | "schema") => Whose::All,
             _ => Whose::Owner,
         }
     };
-    let take = |part: &mut Part, Row { step, group, key, value }: Row<'_>| {
+    let take = move |part: &mut Part, Row { step, group, key, value }: Row<'_>| {
         let rows = part.of(step, || whose(step), workers);
         match rows.whose {
             Whose::Owner => rows.rows[router.owner(group)].push(key, value),
@@ -73,9 +74,8 @@ pub(crate) fn load(
             Whose::Nobody => {}
         }
     };
-    let (store, parts) = found.read(&at_once, take)?;
+    let (store, parts) = found.read(do_all, take)?;
     let mut states: Vec<RestoredStates> = (0..workers).map(|_| RestoredStates::default()).collect();
-    let names = kinds.into_iter().map(|(name, _)| name).collect();
     let mut positions = RestoredPositions::new(store.resume(), store.claims().to_vec(), names);
     positions.copied = store.is_copy();
     for StepRows { step, whose, rows } in parts.into_iter().flat_map(|part| part.steps) {
@@ -89,10 +89,14 @@ pub(crate) fn load(
     Ok((store, states, positions))
 }
 
+/// How many threads can work at once.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Does the jobs on as many threads as there are cores, this one among them.
-pub(crate) fn at_once(jobs: Vec<Job<'_>>) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let others = cores.min(jobs.len()).saturating_sub(1);
+pub(crate) fn at_once(jobs: Vec<Job>) {
+    let others = cores().min(jobs.len()).saturating_sub(1);
     let left = Mutex::new(jobs.into_iter());
     let work = || {
         loop {
@@ -109,17 +113,21 @@ pub(crate) fn at_once(jobs: Vec<Job<'_>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     /// Every job is done, once, however many there are.
     #[test]
     fn all_jobs_are_done() {
         for jobs in [0, 1, 2, 100] {
-            let done = AtomicUsize::new(0);
+            let done = Arc::new(AtomicUsize::new(0));
             let job = || {
-                done.fetch_add(1, SeqCst);
+                let done = done.clone();
+                Box::new(move || {
+                    done.fetch_add(1, SeqCst);
+                }) as Job
             };
-            at_once((0..jobs).map(|_| Box::new(job) as Job<'_>).collect());
+            at_once((0..jobs).map(|_| job()).collect());
             assert_eq!(done.load(SeqCst), jobs);
         }
     }

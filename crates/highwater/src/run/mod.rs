@@ -5,6 +5,7 @@ mod beside;
 mod config;
 mod crew;
 mod dirs;
+mod entry;
 mod exporter;
 mod fleet;
 mod gate;
@@ -37,8 +38,9 @@ use crate::status::{Status, Watch};
 use beside::{by_step, still_beside, with_what_is_beside};
 use crew::Crew;
 use dirs::{Dirs, are_own};
+use entry::Entry;
 use gate::{Gate, Go};
-use highwater_store::{Epoch, Execution, OpenOptions, StartPlan, Store, StoreError, StoreGuard};
+use highwater_store::{DoAll, Epoch, Execution, OpenOptions, StartPlan, Store, StoreError, StoreGuard};
 use publish::Publisher;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -184,11 +186,18 @@ where
     config.check().map_err(|reason| RunError::Build(vec![BuildError::Config(reason)]))?;
     let own = config.recovery.as_ref().filter(|path| are_own(Some(path)));
     let dirs = own.map(|pattern| Dirs::take(pattern, crew.map_or(0, Crew::me))).transpose()?;
-    let opened = match crew {
-        Some(crew) => crew.open(&config, dirs.as_ref()),
-        None => load_store(&config, config.workers, None, dirs.as_ref()),
+    let entry = Entry::new(config.workers);
+    let build = move |flow: &Flow<'_>| build(flow, &options).into_result();
+    let spawn = || Workers::spawn(config.workers, crew, entry.clone(), build);
+    let (opened, workers) = match crew {
+        // Workers of several processes can be sent to from their start on, and are started when all have what they need.
+        Some(crew) => (crew.open(&config, dirs.as_ref())?, spawn()?),
+        None => {
+            let workers = spawn()?;
+            (load_store(&config, config.workers, None, dirs.as_ref(), &|jobs| entry.put(jobs))?, workers)
+        }
     };
-    let Opened { store, recovery, router, states, positions } = opened?;
+    let Opened { store, recovery, router, states, positions } = opened;
     let resumed = positions.epoch;
     let shared = Arc::new(Shared::new(resumed, config.epoch_interval, config.on_error, recovery));
     if let Some(crew) = crew {
@@ -198,7 +207,7 @@ where
     config.status.watch(status.clone());
     let listings = Arc::new(Listings::default());
     let gate = Arc::new(Gate::new(config.workers));
-    let parts = Parts {
+    entry.open(Parts {
         shared: shared.clone(),
         gate: gate.clone(),
         listings: listings.clone(),
@@ -208,9 +217,7 @@ where
         router,
         positions: Arc::new(positions),
         states: Mutex::new(states.into_iter().map(Some).collect()),
-    };
-    let build = move |flow: &Flow<'_>| build(flow, &options).into_result();
-    let workers = Workers::spawn(config.workers, crew, parts, build)?;
+    });
     let mut running =
         Running { config: &config, crew, shared: &shared, workers, guard: None, execution: None, dirs, status };
     if let Err(error) = running.start(&gate, &listings, store) {
@@ -232,12 +239,14 @@ struct Opened {
     positions: RestoredPositions,
 }
 
-/// Opens the store, if there is one, and reads what it has, for so many workers in all. Changes nothing.
+/// Opens the store, if there is one, and reads what it has, for so many workers in all; `do_all` has its shards read.
+/// Changes nothing.
 fn load_store(
     config: &Config,
     workers: usize,
     crew: Option<&Crew>,
     dirs: Option<&Arc<Dirs>>,
+    do_all: &DoAll<'_>,
 ) -> Result<Opened, RunError> {
     let refuse = |reason| RunError::Build(vec![BuildError::Config(reason)]);
     config.check().map_err(refuse)?;
@@ -278,7 +287,7 @@ fn load_store(
     }
     let dropped = with_what_is_beside(&config.drop_steps, found.steps());
     let router = Router::new(groups, workers);
-    let (store, states, positions) = load(found, &router, workers, &dropped).map_err(failed)?;
+    let (store, states, positions) = load(found, &router, workers, &dropped, do_all).map_err(failed)?;
     if store.resume() >= crate::time::EPOCH_MAX {
         return Err(failed(StoreError::EpochsExhausted { path: dir.clone(), at: store.resume() }));
     }

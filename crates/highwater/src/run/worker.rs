@@ -1,6 +1,7 @@
 //! One worker: resume, build, step, stop. The only place that decides to stop stepping.
 
 use super::crew::Crew;
+use super::entry::Entry;
 use super::gate::{Built, Gate, Go};
 use crate::data::StepError;
 use crate::error::BuildError;
@@ -51,6 +52,7 @@ pub(super) struct Parts {
 
 /// The threads of a run.
 pub(super) struct Workers {
+    entry: Arc<Entry<Parts>>,
     guards: Option<WorkerGuards<()>>,
     /// Threads beside the workers: sinks and recovery writers.
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -62,18 +64,23 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts the workers; each builds the flow and waits at the gate.
+    /// Starts the workers; each waits at the entry, builds the flow, and waits at the gate.
     pub(super) fn spawn(
         workers: usize,
         crew: Option<&Crew>,
-        parts: Parts,
+        entry: Arc<Entry<Parts>>,
         build: impl Fn(&Flow<'_>) -> Result<(), StepError> + Send + Sync + 'static,
     ) -> Result<Workers, crate::error::RunError> {
         let threads = Arc::new(Mutex::new(Vec::new()));
         let leaving = Arc::new(AtomicUsize::new(0));
         let released = Arc::new(AtomicBool::new(crew.is_none()));
         let (beside, left, free) = (threads.clone(), leaving.clone(), released.clone());
+        let (first, start) = (crew.map_or(0, Crew::first_worker), entry.clone());
         let work = move |worker: &mut Worker| {
+            let Some(parts) = start.wait(worker.index() - first) else {
+                left.fetch_add(1, SeqCst);
+                return;
+            };
             let run = Run { parts: &parts, workers, threads: &beside, leaving: &left, released: &free };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run.work(worker, &build))) {
                 let (step, message) = ("highwater".to_owned(), panic_message(payload.as_ref()));
@@ -93,7 +100,7 @@ impl Workers {
             (None, _) => timely::CommunicationConfig::Process(workers).try_build().map_err(start)?,
         };
         let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), work).map_err(start)?;
-        Ok(Workers { guards: Some(guards), threads, workers, leaving, released })
+        Ok(Workers { entry, guards: Some(guards), threads, workers, leaving, released })
     }
 
     /// Whether every worker of this process is through, and waits for those of others.
@@ -145,6 +152,7 @@ fn connect(crew: &Crew, workers: usize) -> std::io::Result<(Vec<AllocatorBuilder
 
 impl Drop for Workers {
     fn drop(&mut self) {
+        self.entry.refuse();
         if let Some(guards) = self.guards.take() {
             // How a worker ended has been told through `Shared`.
             let _ = guards.join();
