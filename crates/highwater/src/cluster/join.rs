@@ -14,15 +14,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Candidates that are heard at once; with one more, the one that has been heard for longest is dropped.
 const CANDIDATES_MAX: usize = 64;
-/// How often to try again.
+/// How soon to try again at first, and in the end: processes that are started together are there in milliseconds.
+const AGAIN_SOON: Duration = Duration::from_millis(1);
 const AGAIN: Duration = Duration::from_millis(50);
 /// How often to say for whom we wait.
 const TELL: Duration = Duration::from_secs(5);
-/// How often to look for candidates.
+/// How often to look whether the start is over, while no candidate comes.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Why the processes did not come together.
@@ -66,6 +68,7 @@ pub(crate) fn join(cluster: &Cluster, identity: &Identity, stop: &dyn Fn() -> bo
         strangers: AtomicUsize::new(0),
         heard: Mutex::default(),
         peer_timeout: cluster.peer_timeout,
+        waits: std::thread::current(),
         over: AtomicBool::new(false),
     });
     if me == 0 {
@@ -84,7 +87,7 @@ pub(crate) fn join(cluster: &Cluster, identity: &Identity, stop: &dyn Fn() -> bo
     }
     let start = now();
     let end = start + cluster.join_timeout;
-    let mut waiting = Waiting { cluster, party: &party, stop, start, end, told: start };
+    let mut waiting = Waiting { cluster, party: &party, stop, start, end, told: start, again: AGAIN_SOON };
     for (process, address) in addresses.iter().enumerate().take(me) {
         for purpose in [Purpose::Control, Purpose::Data] {
             let socket = waiting.connect(process, address, purpose)?;
@@ -131,6 +134,8 @@ struct Party {
     /// Candidates that are being heard, the oldest first.
     heard: Mutex<VecDeque<(u64, Socket)>>,
     peer_timeout: Duration,
+    /// Who waits for the peers, to be woken when one is heard.
+    waits: Thread,
     over: AtomicBool,
 }
 
@@ -164,6 +169,7 @@ impl Party {
                 *lock(&self.told) = Some((self.me, what));
             }
         }
+        self.waits.unpark();
     }
 
     /// Whether a peer that fits is awaited here and now.
@@ -201,12 +207,9 @@ impl Party {
 fn listen(party: &Arc<Party>, listener: &Listener) {
     let mut number = 0;
     while !party.over.load(SeqCst) {
-        let (socket, from) = match listener.accept() {
+        let (socket, from) = match listener.accept(LOOK) {
             Ok(Some(candidate)) => candidate,
-            Ok(None) => {
-                std::thread::sleep(LOOK);
-                continue;
-            }
+            Ok(None) => continue,
             Err(error) => {
                 party.log(&format!("cannot accept connections: {error}"));
                 std::thread::sleep(AGAIN);
@@ -243,6 +246,7 @@ struct Waiting<'a> {
     start: Instant,
     end: Instant,
     told: Instant,
+    again: Duration,
 }
 
 impl Waiting<'_> {
@@ -312,7 +316,8 @@ impl Waiting<'_> {
             let (waited, of) = (self.start.elapsed().as_secs(), self.cluster.join_timeout.as_secs());
             tracing::info!("waiting for {all}: {waited} s of {of} s ({why})");
         }
-        std::thread::sleep(AGAIN.min(self.left().max(Duration::from_millis(1))));
+        std::thread::park_timeout(self.again.min(self.left()));
+        self.again = (self.again * 2).min(AGAIN);
         Ok(())
     }
 

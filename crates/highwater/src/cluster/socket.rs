@@ -94,8 +94,15 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// The next candidate, and where it comes from; `None` if nobody waits.
-    pub(super) fn accept(&self) -> io::Result<Option<(Socket, String)>> {
+    /// The next candidate, and where it comes from; `None` if nobody comes in this time.
+    pub(super) fn accept(&self, within: Duration) -> io::Result<Option<(Socket, String)>> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let within = Timespec::try_from(within).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&within)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
         let accepted = match self {
             Listener::Unix(listener) => {
                 listener.accept().map(|(stream, _)| (Socket::Unix(stream), "a local process".to_owned()))
@@ -116,6 +123,15 @@ impl Listener {
             // The candidate has gone again.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Unix(listener) => listener.as_fd(),
+            Listener::Tcp(listener) => listener.as_fd(),
         }
     }
 }
