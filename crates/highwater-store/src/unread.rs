@@ -39,9 +39,9 @@ impl Store {
     /// # Example
     /// ```
     /// use highwater_store::{Job, OpenOptions, Store};
-    /// let at_once = |jobs: Vec<Job>| jobs.into_iter().for_each(|job| drop(std::thread::spawn(job)));
-    /// let found = Store::find(OpenOptions::new("carts"), &at_once)?;
-    /// let (store, counts) = found.read(&at_once, |count: &mut u64, _row| *count += 1)?;
+    /// let in_turn = |jobs: Vec<Job>| jobs.into_iter().for_each(|job| job());
+    /// let found = Store::find(OpenOptions::new("carts"), &in_turn)?;
+    /// let (store, counts) = found.read(&in_turn, |count: &mut u64, _row| *count += 1)?;
     /// assert!(store.is_new() && counts.is_empty(), "a new store has no shards");
     /// # Ok::<(), highwater_store::StoreError>(())
     /// ```
