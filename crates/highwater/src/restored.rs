@@ -16,6 +16,8 @@ pub(crate) struct PackedRows {
 
 #[derive(Debug, Default)]
 struct Block {
+    /// Where it begins among the bytes of all.
+    start: usize,
     bytes: Vec<u8>,
     lengths: Vec<(u32, u32)>,
 }
@@ -27,7 +29,8 @@ impl PackedRows {
         let last = self.blocks.last();
         if last.is_none_or(|last| last.bytes.len() + bytes > BLOCK_BYTES) {
             let (size, rows) = last.map_or((0, 0), |last| (BLOCK_BYTES.max(bytes), last.lengths.len()));
-            self.blocks.push(Block { bytes: Vec::with_capacity(size), lengths: Vec::with_capacity(rows) });
+            let start = self.bytes();
+            self.blocks.push(Block { start, bytes: Vec::with_capacity(size), lengths: Vec::with_capacity(rows) });
         }
         let last = self.blocks.last_mut().expect("there is one now");
         let length = |part: &[u8]| u32::try_from(part.len()).expect("the store refuses rows of 4 GiB");
@@ -39,7 +42,8 @@ impl PackedRows {
 
     /// Adds all rows of another, which is not copied.
     pub(crate) fn append(&mut self, other: PackedRows) {
-        self.blocks.extend(other.blocks);
+        let before = self.bytes();
+        self.blocks.extend(other.blocks.into_iter().map(|block| Block { start: before + block.start, ..block }));
         self.rows += other.rows;
     }
 
@@ -48,14 +52,17 @@ impl PackedRows {
     }
 
     /// A part of all that is packed: where a row, or something in it, was seen by an earlier look. No row lies in two blocks.
-    pub(crate) fn part(&self, mut start: usize, bytes: usize) -> &[u8] {
-        for block in &self.blocks {
-            if start < block.bytes.len() {
-                return &block.bytes[start..start + bytes];
-            }
-            start -= block.bytes.len();
-        }
-        &[]
+    pub(crate) fn part(&self, start: usize, bytes: usize) -> &[u8] {
+        let behind = self.blocks.partition_point(|block| block.start <= start);
+        behind.checked_sub(1).map_or(&[], |at| {
+            let Block { start: first, bytes: all, .. } = &self.blocks[at];
+            &all[start - first..start - first + bytes]
+        })
+    }
+
+    /// Bytes of all rows.
+    fn bytes(&self) -> usize {
+        self.blocks.last().map_or(0, |last| last.start + last.bytes.len())
     }
 
     /// Key and value of every row.
@@ -133,5 +140,33 @@ impl RestoredPositions {
     /// Encoded key and value of every row of `step`.
     pub(crate) fn of(&self, step: &str) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.rows.get(step).into_iter().flat_map(PackedRows::iter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every row, and every part of one, is found where a look over all of them has seen it, in whatever block it lies.
+    #[test]
+    fn parts_are_where_they_were_seen() {
+        let packed = |numbers: std::ops::Range<u32>| {
+            let mut rows = PackedRows::default();
+            numbers.for_each(|number| rows.push(&number.to_be_bytes(), &vec![number as u8; number as usize % 5000]));
+            rows
+        };
+        let mut rows = packed(0..100);
+        rows.append(PackedRows::default());
+        rows.append(packed(100..300));
+        (300..400).for_each(|number: u32| rows.push(&number.to_be_bytes(), &[7; BLOCK_BYTES]));
+        assert!(rows.blocks.len() > 100 && rows.len() == 400);
+        let mut start = 0;
+        for (key, value) in rows.iter() {
+            assert_eq!(rows.part(start, key.len()), key);
+            assert_eq!(rows.part(start + key.len(), value.len()), value);
+            start += key.len() + value.len();
+        }
+        assert_eq!(start, rows.bytes());
+        assert!(PackedRows::default().part(0, 0).is_empty());
     }
 }

@@ -246,6 +246,7 @@ struct Waiting<'a> {
     start: Instant,
     end: Instant,
     told: Instant,
+    /// How long to wait before the next try.
     again: Duration,
 }
 

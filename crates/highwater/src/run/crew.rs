@@ -7,7 +7,7 @@
 use super::dirs::{Dirs, FarDir, are_own};
 use super::gate::{self, Built};
 use super::report::{exit_code, sink_code, source_code, store_code, with_causes};
-use super::{Config, Opened, at_once, load_store};
+use super::{Config, DoAll, Opened, load_store};
 use crate::cluster::{
     self, Begin, DataStream, Ended, Fabric, Fault, Go, Identity, Message, NotJoined, RestoredRow, Wait, data_streams,
 };
@@ -137,11 +137,11 @@ impl Crew {
     }
 
     /// What there is before the first worker: read by process 0, and handed on.
-    pub(super) fn open(&self, config: &Config, dirs: Option<&Arc<Dirs>>) -> Result<Opened, RunError> {
+    pub(super) fn open(&self, config: &Config, dirs: Option<&Arc<Dirs>>, do_all: &DoAll) -> Result<Opened, RunError> {
         let own = dirs.cloned();
         self.dirs.replace(own);
         if self.leads() {
-            let opened = load_store(config, self.workers() * self.processes(), Some(self), dirs, &at_once);
+            let opened = load_store(config, self.workers() * self.processes(), Some(self), dirs, do_all);
             return self.give(opened.map_err(|error| self.or_lost(error))?);
         }
         if let Some(dirs) = dirs {

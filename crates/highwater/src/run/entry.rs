@@ -40,13 +40,19 @@ impl<P: Send + Sync + 'static> Entry<P> {
         self.changed.notify_all();
         for _ in 0..others {
             let entry = Arc::clone(self);
-            std::thread::spawn(move || while entry.next(None).map(|job| job()).is_some() {});
+            let work = move || {
+                while let Some(job) = entry.next() {
+                    job()
+                }
+            };
+            // Where there is no thread for it, the workers do it all.
+            drop(std::thread::Builder::new().name("restore".to_owned()).spawn(work));
         }
     }
 
-    /// A job that nobody does: that of this worker, or else the last.
-    fn next(&self, worker: Option<usize>) -> Option<Job> {
-        take(&mut lock(&self.state).jobs, worker)
+    /// The last job that nobody does.
+    fn next(&self) -> Option<Job> {
+        take(&mut lock(&self.state).jobs, None)
     }
 
     /// Worker `index` of this process waits; `None`: the start was refused.
@@ -86,6 +92,7 @@ impl<P: Send + Sync + 'static> Entry<P> {
     }
 }
 
+/// That of this worker, or else the last.
 fn take(jobs: &mut Vec<Option<Job>>, worker: Option<usize>) -> Option<Job> {
     let own = worker.and_then(|worker| jobs.get_mut(worker)?.take());
     own.or_else(|| std::iter::from_fn(|| jobs.pop()).flatten().next())

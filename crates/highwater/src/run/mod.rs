@@ -191,7 +191,7 @@ where
     let spawn = || Workers::spawn(config.workers, crew, entry.clone(), build);
     let (opened, workers) = match crew {
         // Workers of several processes can be sent to from their start on, and are started when all have what they need.
-        Some(crew) => (crew.open(&config, dirs.as_ref())?, spawn()?),
+        Some(crew) => (crew.open(&config, dirs.as_ref(), &at_once)?, spawn()?),
         None => {
             let workers = spawn()?;
             (load_store(&config, config.workers, None, dirs.as_ref(), &|jobs| entry.put(jobs))?, workers)
@@ -239,7 +239,7 @@ struct Opened {
     positions: RestoredPositions,
 }
 
-/// Opens the store, if there is one, and reads what it has, for so many workers in all; `do_all` has its shards read.
+/// Opens the store, if there is one, and reads what it has, for so many workers in all; `do_all` works on its shards.
 /// Changes nothing.
 fn load_store(
     config: &Config,
@@ -274,7 +274,7 @@ fn load_store(
             };
             dirs.find(far, options, workers)?
         }
-        None => Store::find(options, &at_once).map_err(failed)?,
+        None => Store::find(options, do_all).map_err(failed)?,
     };
     let groups = found.key_groups();
     if workers > usize::from(groups) {
