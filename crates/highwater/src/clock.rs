@@ -134,6 +134,11 @@ impl EpochClock {
         self.moved_on();
     }
 
+    /// Whether other processes are told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.tellers.get().is_some_and(|tellers| !tellers.is_empty())
+    }
+
     fn moved_on(&self) {
         self.tellers.get().into_iter().flatten().for_each(Thread::unpark);
         self.wake();

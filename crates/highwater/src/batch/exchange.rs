@@ -25,6 +25,11 @@ pub(crate) struct Apart<T, F> {
     apart: Vec<Batch<T>>,
 }
 
+/// Most items in one message, 64 kB of them: to another process, each is a header to write, and a thread to wake.
+const fn items_max<T>() -> usize {
+    8 * default_capacity::<T>()
+}
+
 /// Most items name a worker; those that do not go round.
 fn worker(to: u64, peers: usize) -> usize {
     if to < peers as u64 { to as usize } else { (to % peers as u64) as usize }
@@ -57,7 +62,7 @@ impl<T: 'static, F: FnMut(&T) -> u64> Distributor<Batch<T>> for Apart<T, F> {
                     items.reserve_exact(default_capacity::<T>());
                 }
                 items.push(item);
-                if items.len() >= default_capacity::<T>() {
+                if items.len() >= items_max::<T>() {
                     Apart::<T, F>::send(&mut self.apart[index], stamp, &mut pushers[index]);
                 }
             }

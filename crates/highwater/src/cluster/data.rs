@@ -6,10 +6,12 @@
 
 use super::fabric::Fabric;
 use super::socket::Socket;
+use crate::clock::now;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use timely::communication::allocator::zero_copy::stream::Stream;
 
 /// Bytes of a header: channel, source, first target, end of targets, length, number.
@@ -17,12 +19,47 @@ const HEADER: usize = 48;
 /// The longest message; a batch of records of the longest line fits.
 const MESSAGE_BYTES_MAX: u64 = 4 << 30;
 
+/// The least time from the end of much data to the next: what comes meanwhile travels together. Each piece wakes a thread
+/// here and one at the peer, and these take cores from workers.
+const TOGETHER: Duration = Duration::from_micros(500);
+/// Bytes that are much. Little data, as of short epochs, may be all that the peer waits for.
+const MUCH_BYTES: usize = 32 << 10;
+
 /// Timely's connection to one peer.
 pub(crate) struct DataStream {
     socket: Socket,
     peer: usize,
     fabric: Arc<Fabric>,
     check: Check,
+    pace: Pace,
+}
+
+/// When data may be sent.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// At once; so many bytes were sent without a rest.
+    Sends(usize),
+    /// Much was sent, and nothing more was to be sent at this time.
+    Rests(Instant),
+}
+
+impl Pace {
+    /// Data is to be sent: how long it waits.
+    fn sends(&mut self, bytes: usize, at: Instant) -> Duration {
+        let (sent, wait) = match *self {
+            Pace::Sends(sent) => (sent, Duration::ZERO),
+            Pace::Rests(since) => (0, TOGETHER.saturating_sub(at.saturating_duration_since(since))),
+        };
+        *self = Pace::Sends(sent + bytes);
+        wait
+    }
+
+    /// Nothing more is to be sent.
+    fn rests(&mut self, at: Instant) {
+        if matches!(self, Pace::Sends(MUCH_BYTES..)) {
+            *self = Pace::Rests(at);
+        }
+    }
 }
 
 /// Where every process has its stream, and this one none.
@@ -31,7 +68,8 @@ pub(crate) fn data_streams(fabric: &Arc<Fabric>, sockets: Vec<Option<Socket>>) -
     let own = fabric.me() * workers..(fabric.me() + 1) * workers;
     let stream = |(peer, socket): (usize, Option<Socket>)| {
         let check = Check::between(peer, workers, own.clone());
-        socket.map(|socket| DataStream { socket, peer, fabric: fabric.clone(), check })
+        let pace = Pace::Sends(0);
+        socket.map(|socket| DataStream { socket, peer, fabric: fabric.clone(), check, pace })
     };
     sockets.into_iter().enumerate().map(stream).collect()
 }
@@ -59,6 +97,10 @@ impl Read for DataStream {
 
 impl Write for DataStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wait = self.pace.sends(bytes.len(), now());
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
         match self.socket.write(bytes) {
             Ok(written) => Ok(written),
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
@@ -68,15 +110,18 @@ impl Write for DataStream {
             }
         }
     }
+
+    /// Timely flushes when it has nothing more to send.
     fn flush(&mut self) -> io::Result<()> {
+        self.pace.rests(now());
         Ok(())
     }
 }
 
 impl Stream for DataStream {
     fn try_clone(&self) -> io::Result<Self> {
-        let (peer, fabric, check) = (self.peer, self.fabric.clone(), self.check.clone());
-        Ok(DataStream { socket: self.socket.try_clone()?, peer, fabric, check })
+        let (peer, fabric, check, pace) = (self.peer, self.fabric.clone(), self.check.clone(), self.pace);
+        Ok(DataStream { socket: self.socket.try_clone()?, peer, fabric, check, pace })
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -188,6 +233,21 @@ mod tests {
         ] {
             assert!(check().see(&header).unwrap_err().contains(what), "{what}");
         }
+    }
+
+    #[test]
+    fn much_data_is_followed_by_a_rest_and_little_is_not() {
+        let (start, soon) = (now(), TOGETHER / 5);
+        let mut pace = Pace::Sends(0);
+        for sent in 1..=8u32 {
+            assert_eq!(pace.sends(MUCH_BYTES / 8, start), Duration::ZERO, "piece {sent}");
+            pace.rests(start);
+        }
+        assert_eq!(pace.sends(MUCH_BYTES, start + soon), TOGETHER - soon, "many pieces are much");
+        assert_eq!(pace.sends(1, start + soon), Duration::ZERO, "in the middle of it");
+        pace.rests(start + soon);
+        pace.rests(start + TOGETHER);
+        assert_eq!(pace.sends(1, start + soon + TOGETHER), Duration::ZERO, "it has rested, from the first time on");
     }
 
     #[test]

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How often a sign of life is sent, if nothing else is.
 const BEAT: Duration = Duration::from_millis(500);
-/// The least time between two states of the clock: what changes meanwhile travels together.
-const TOGETHER: Duration = Duration::from_micros(200);
+/// The least time between two states of the clock: what changes meanwhile travels together, and wakes the peer once.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// How long the control connection may take to say why a data connection has ended.
 const WHY: Duration = Duration::from_millis(500);
 /// A look that comes so late says that this process stood still itself.

@@ -16,14 +16,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use timely::dataflow::operators::probe::Handle as ProbeHandle;
 
-/// Ticks of one source that may be in flight.
-const TICKS_MAX: usize = 8;
-/// The same where every record is an epoch of its own.
+/// What one source may have in flight.
+#[derive(Clone, Copy)]
+struct Most {
+    ticks: usize,
+    /// Records in a tick.
+    records: usize,
+}
+
+/// In one process: a tick fits the caches of its workers.
+const ALONE: Most = Most { ticks: 8, records: 2048 };
+/// Among several: each tick wakes threads of the connections, at both ends, and these take cores from workers.
+const AMONG_SEVERAL: Most = Most { ticks: 4, records: 8192 };
+/// Ticks in flight where every record is an epoch of its own.
 const TICKS_MAX_PER_RECORD: usize = 1024;
 /// Epochs that may be open behind a source, committed last to open now.
 const EPOCHS_MAX: u64 = 1024;
-/// Records in a tick.
-const RECORDS_MAX: usize = 2048;
 /// A tick that took no longer than the quickest and this, or an eighth of it, lets the next ones grow.
 const QUICK: Duration = Duration::from_millis(20);
 /// A tick that took longer than the quickest and this, or half of it, makes the next ones shrink.
@@ -39,6 +47,7 @@ pub(super) struct InFlight {
     /// Records of those ticks.
     sent: usize,
     latency: metrics::Histogram,
+    most: Most,
     processed: ProbeHandle<Time>,
     shared: Arc<Shared>,
 }
@@ -46,8 +55,9 @@ pub(super) struct InFlight {
 impl InFlight {
     pub(super) fn new(processed: ProbeHandle<Time>, shared: Arc<Shared>) -> Self {
         let latency = metrics::histogram!("highwater_tick_seconds");
+        let most = if shared.clock.is_told() { AMONG_SEVERAL } else { ALONE };
         let quickest = Quickest::default();
-        InFlight { ticks: VecDeque::new(), records: 1, quickest, sent: 0, latency, processed, shared }
+        InFlight { ticks: VecDeque::new(), records: 1, quickest, sent: 0, latency, most, processed, shared }
     }
 
     /// A batch of `records` was sent at `time`.
@@ -72,7 +82,7 @@ impl InFlight {
                     break;
                 }
                 let took = at.duration_since(*sent);
-                self.records = resized(self.records, *records, took, self.quickest.of(took));
+                self.records = resized(self.records, *records, took, self.quickest.of(took), self.most.records);
                 self.shared.note_latency(took);
                 self.latency.record(took);
                 self.sent -= records;
@@ -85,7 +95,7 @@ impl InFlight {
         if self.shared.clock.is_per_record() {
             return (self.ticks.len() < TICKS_MAX_PER_RECORD).then_some(1);
         }
-        (self.ticks.len() < TICKS_MAX).then_some(self.records)
+        (self.ticks.len() < self.most.ticks).then_some(self.records)
     }
 }
 
@@ -112,13 +122,13 @@ impl Quickest {
 }
 
 /// The size of the next tick, after one of `records` took so long.
-fn resized(size: usize, records: usize, took: Duration, quickest: Duration) -> usize {
+fn resized(size: usize, records: usize, took: Duration, quickest: Duration, most: usize) -> usize {
     let beyond = took.saturating_sub(quickest);
     if beyond > SLOW.max(quickest / 2) {
         // Shrink from what was sent: several slow ticks of one size count once.
         size.min((records / 2).max(1))
     } else if beyond < QUICK.max(quickest / 8) && records * 2 >= size {
-        (size * 2).min(RECORDS_MAX)
+        (size * 2).min(most)
     } else {
         size
     }
@@ -132,23 +142,24 @@ mod tests {
     fn ticks_grow_while_they_are_quick_and_shrink_when_they_are_slow() {
         let mut size = 1;
         for _ in 0..20 {
-            size = resized(size, size, Duration::from_millis(1), Duration::ZERO);
+            size = resized(size, size, Duration::from_millis(1), Duration::ZERO, 2048);
         }
-        assert_eq!(size, RECORDS_MAX);
+        assert_eq!(size, 2048);
         for _ in 0..8 {
             // Eight ticks of the same size were in flight: one step down, not eight.
-            size = resized(size, RECORDS_MAX, Duration::from_secs(1), Duration::ZERO);
+            size = resized(size, 2048, Duration::from_secs(1), Duration::ZERO, 2048);
         }
-        assert_eq!(size, RECORDS_MAX / 2);
-        assert_eq!(resized(1, 1, Duration::from_secs(9), Duration::ZERO), 1);
+        assert_eq!(size, 1024);
+        assert_eq!(resized(1, 1, Duration::from_secs(9), Duration::ZERO, 2048), 1);
     }
 
-    /// Eight ticks in flight to a flow that takes `line` for each and `each` for every record: the size, and what a tick takes.
-    fn settled(line: Duration, each: Duration) -> (usize, Duration) {
+    /// As many ticks in flight as may be, to a flow that takes `line` for each and `each` for every record: the size of a tick,
+    /// and how long it takes.
+    fn settled(most: Most, line: Duration, each: Duration) -> (usize, Duration) {
         let (mut quickest, mut size, mut longest) = (Quickest::default(), 1, Duration::ZERO);
         for tick in 0..2_000 {
-            let took = line + each * u32::try_from(8 * size).unwrap();
-            size = resized(size, size, took, quickest.of(took));
+            let took = line + each * u32::try_from(most.ticks * size).unwrap();
+            size = resized(size, size, took, quickest.of(took), most.records);
             if tick > 1_000 {
                 longest = longest.max(took);
             }
@@ -158,11 +169,13 @@ mod tests {
 
     #[test]
     fn a_slow_line_does_not_make_small_ticks_and_a_slow_sink_does() {
-        let (size, _) = settled(Duration::from_millis(600), Duration::from_micros(1));
-        assert_eq!(size, RECORDS_MAX, "only the line is slow");
-        let (size, longest) = settled(Duration::ZERO, Duration::from_millis(1));
-        assert!(size <= 64 && longest < 6 * SLOW, "{size}, {longest:?}: a sink of 1,000 records a second");
-        let (size, _) = settled(Duration::from_millis(300), Duration::from_secs(1));
-        assert!(size <= 2, "{size}: a sink of one record a second");
+        for most in [ALONE, AMONG_SEVERAL] {
+            let (size, _) = settled(most, Duration::from_millis(600), Duration::from_micros(1));
+            assert_eq!(size, most.records, "only the line is slow");
+            let (size, longest) = settled(most, Duration::ZERO, Duration::from_millis(1));
+            assert!(size <= 64 && longest < 6 * SLOW, "{size}, {longest:?}: a sink of 1,000 records a second");
+            let (size, _) = settled(most, Duration::from_millis(300), Duration::from_secs(1));
+            assert!(size <= 2, "{size}: a sink of one record a second");
+        }
     }
 }
