@@ -10,7 +10,7 @@ use crate::media::{Lock, Log, Media};
 use crate::options::Backend;
 use crate::segment::before_last;
 use crate::segments::SegmentLog;
-use crate::sled::SledLog;
+use crate::sled::{SledLog, synced};
 use crate::sqlite::SqliteLog;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -124,7 +124,8 @@ impl Media for DirDisk {
 
     fn settle_log(&self, dir: &str) -> io::Result<()> {
         let path = self.path(dir);
-        settle_but(&path, &before_last(&path)?)
+        let (synced, before_last) = (synced::take(&path)?, before_last(&path)?);
+        settle_but(&path, &|name| before_last(name) || synced && name == synced::DB)
     }
 
     fn create_log(&self, dir: &str, backend: Backend) -> io::Result<Box<dyn Log>> {

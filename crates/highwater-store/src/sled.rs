@@ -11,10 +11,11 @@
 //! a segment as soon as half of it is dead, and what is copied then dies soon, too, for a log goes from its head: so what
 //! is removed is only marked at first, and counts as dead for sled a segment later (`remove`).
 
+pub(crate) mod synced;
 mod traps;
 
 use crate::chunk::CHUNK_BYTES_MAX;
-use crate::files::{self, create_private_dir, settle};
+use crate::files::{self, create_private_dir, settle, settle_but};
 use crate::media::{Log, Visit};
 use crate::packs::{self, GROUP_CHUNKS, Item, Pack, filler_keys, group_key, group_of, pack_key};
 use rustix::fs::{FallocateFlags, fallocate};
@@ -51,7 +52,7 @@ const FETCHED_BYTES: u64 = 4 << 20;
 /// A log that lies in a sled database.
 pub(crate) struct SledLog {
     db: sled::Db,
-    /// The file of the database, for a sync that holds. Dropped after the database.
+    /// Dropped after the database.
     file: Reserved,
     /// The length that is kept allocated, since sled cuts free segments off the end.
     reserved: u64,
@@ -74,32 +75,36 @@ impl SledLog {
     pub(crate) fn create(dir: &Path) -> io::Result<SledLog> {
         create_private_dir(dir)?;
         let mut log = SledLog::attach(dir)?;
-        log.flush()?;
+        log.sync()?;
         settle(dir)?;
         Ok(log)
     }
 
     /// Opens a database, healing what a kill can leave behind.
     pub(crate) fn open(dir: &Path) -> io::Result<SledLog> {
-        for part in ["db", "conf"] {
+        synced::take(dir)?;
+        for part in [synced::DB, "conf"] {
             if !dir.join(part).exists() {
                 return Err(damaged(format!("its file {part} is missing")));
             }
         }
         let half_made = snapshots(dir)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "generating"));
         half_made.into_iter().try_for_each(fs::remove_file)?;
-        trim(&File::options().read(true).write(true).open(dir.join("db"))?)?;
-        let log = SledLog::attach(dir).or_else(|error| {
+        trim(&File::options().read(true).write(true).open(dir.join(synced::DB))?)?;
+        let mut log = SledLog::attach(dir).or_else(|error| {
             let snapshots = snapshots(dir)?;
             if snapshots.is_empty() {
                 return Err(error);
             }
             tracing::warn!(dir = %dir.display(), %error, "removing the snapshots of sled, its log is the truth");
             snapshots.into_iter().try_for_each(fs::remove_file)?;
-            SledLog::attach(dir)
+            let mut log = SledLog::attach(dir)?;
+            // It may have been a sync that failed.
+            log.file.doubt();
+            Ok(log)
         })?;
         // Opening changed the file and made a snapshot that speaks of the change: both are durable, or neither counts.
-        settle(dir)?;
+        settle_but(dir, &|name| name == synced::DB).inspect_err(|_| log.file.doubt())?;
         Ok(log)
     }
 
@@ -112,11 +117,11 @@ impl SledLog {
             let mode = if entry.file_type()?.is_dir() { 0o700 } else { 0o600 };
             fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
         }
-        let file = File::options().read(true).write(true).open(dir.join("db"))?;
+        let file = Reserved::of(dir)?;
         let (reserved, blobs) = (RESERVE_BYTES_LEAST, dir.join("blobs"));
         Ok(SledLog {
             db,
-            file: Reserved(file),
+            file,
             reserved,
             blobs,
             pack: Pack::default(),
@@ -169,18 +174,18 @@ impl SledLog {
             return Err(damaged("sled put values into files of their own, which a power loss can take".to_owned()));
         }
         self.reserve()?;
-        self.file.0.sync_data()
+        self.file.sync()
     }
 
     /// Keeps the file at its length, and makes it longer by a good piece when sled has outgrown it. What it could not
     /// get it does without: sled's own writing says whether the disk is full.
     fn reserve(&mut self) -> io::Result<()> {
-        let length = self.file.0.metadata()?.len();
+        let length = self.file.file.metadata()?.len();
         if length > self.reserved {
             self.reserved = (length + AHEAD_BYTES_LEAST.max(length / 16)).next_multiple_of(SEGMENT_BYTES as u64);
         }
         if length < self.reserved
-            && let Err(error) = fallocate(&self.file.0, FallocateFlags::empty(), 0, self.reserved)
+            && let Err(error) = fallocate(&self.file.file, FallocateFlags::empty(), 0, self.reserved)
         {
             tracing::debug!(%error, bytes = self.reserved, "no room to reserve");
         }
@@ -209,7 +214,7 @@ impl Log for SledLog {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.flush()
+        self.flush().inspect_err(|_| self.file.doubt())
     }
 
     fn scan(&self, from: u64, visit: &mut Visit<'_>) -> io::Result<()> {
@@ -283,13 +288,13 @@ impl Log for SledLog {
         let from = u64::try_from(at).unwrap_or(file_bytes).saturating_sub(FETCHED_BYTES);
         let until = self.fetched.get().unwrap_or(file_bytes);
         if from < until {
-            files::fetch(&self.file.0, from..until);
+            files::fetch(&self.file.file, from..until);
             self.fetched.set(Some(from));
         }
     }
 
     fn file_bytes(&self) -> u64 {
-        self.file.0.metadata().map_or(0, |file| file.len())
+        self.file.file.metadata().map_or(0, |file| file.len())
     }
 
     fn unsynced_bytes_max(&self) -> u64 {

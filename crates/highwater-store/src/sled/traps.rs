@@ -1,6 +1,8 @@
 //! What sled does not do as one would wish, and how it is asked all the same: its panics, a lock that it holds for a moment
 //! longer, its snapshots, and the length of its file.
 
+use super::synced::{self, DB};
+use crate::files;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -14,13 +16,40 @@ use std::time::{Duration, Instant};
 pub(super) const SEGMENT_BYTES: usize = 512 << 10;
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
-/// A file that is longer than what it holds, until it is let go of.
-pub(super) struct Reserved(pub(super) File);
+/// The file of a database, for syncs that hold. Longer than what it holds, until it is let go of, after the database.
+pub(super) struct Reserved {
+    pub(super) file: File,
+    path: PathBuf,
+    /// No sync of it has failed.
+    sound: bool,
+}
+
+impl Reserved {
+    pub(super) fn of(dir: &Path) -> io::Result<Reserved> {
+        let path = dir.join(DB);
+        Ok(Reserved { file: File::options().read(true).write(true).open(&path)?, path, sound: true })
+    }
+
+    /// A sync of it has failed, or may have: what the system's cache shows of it may not be on the disk.
+    pub(super) fn doubt(&mut self) {
+        self.sound = false;
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        files::sync_data(&self.file, &self.path)
+    }
+}
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         // A store at rest needs no more room than it takes; what could not be cut off is cut off at the next start.
-        let _ = trim(&self.0);
+        let _ = trim(&self.file);
+        if self.sound
+            && let Some(dir) = self.path.parent()
+            && let Err(error) = synced::leave(dir, &self.file)
+        {
+            tracing::debug!(%error, dir = %dir.display(), "the next start drops the cached pages of it");
+        }
     }
 }
 
