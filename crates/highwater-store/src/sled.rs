@@ -365,6 +365,7 @@ mod tests {
         let bytes = fs::read(snapshot).unwrap();
         fs::write(snapshot, &bytes[..bytes.len() / 2]).unwrap();
         assert_eq!(seqs(&SledLog::open(&path).unwrap()), (GROUP_CHUNKS..=30).collect::<Vec<u64>>());
+        assert!(!synced::take(&path).unwrap(), "nobody knows what the first attempt to open it has met");
     }
 
     /// Chunks that were removed are not seen, whether their group is gone or not; those in a pack that is open are.

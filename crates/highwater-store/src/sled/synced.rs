@@ -120,9 +120,13 @@ mod tests {
     fn a_word_about_another_file_does_not_hold() {
         let dir = tempfile::tempdir().unwrap();
         let path = closed(dir.path());
-        let copied = path.join("copied");
-        fs::copy(path.join(DB), &copied).unwrap();
-        fs::rename(copied, path.join(DB)).unwrap();
+        // As `cp -a` does: all but the file itself is the same.
+        let (db, copied) = (path.join(DB), path.join("copied"));
+        fs::copy(&db, &copied).unwrap();
+        let written = fs::metadata(&db).unwrap().modified().unwrap();
+        File::options().write(true).open(&copied).unwrap().set_modified(written).unwrap();
+        fs::rename(&copied, &db).unwrap();
+        assert_eq!(fs::metadata(&db).unwrap().modified().unwrap(), written);
         assert!(!take(&path).unwrap(), "a copy");
         let path = closed(tempfile::tempdir_in(dir.path()).unwrap().keep().as_path());
         File::options().append(true).open(path.join(DB)).unwrap().write_all(b"more").unwrap();

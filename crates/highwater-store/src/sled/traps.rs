@@ -19,15 +19,15 @@ const CLOSING_MAX: Duration = Duration::from_secs(10);
 /// The file of a database, for syncs that hold. Longer than what it holds, until it is let go of, after the database.
 pub(super) struct Reserved {
     pub(super) file: File,
-    path: PathBuf,
+    dir: PathBuf,
     /// No sync of it has failed.
     sound: bool,
 }
 
 impl Reserved {
     pub(super) fn of(dir: &Path) -> io::Result<Reserved> {
-        let path = dir.join(DB);
-        Ok(Reserved { file: File::options().read(true).write(true).open(&path)?, path, sound: true })
+        let file = File::options().read(true).write(true).open(dir.join(DB))?;
+        Ok(Reserved { file, dir: dir.to_owned(), sound: true })
     }
 
     /// A sync of it has failed, or may have: what the system's cache shows of it may not be on the disk.
@@ -36,7 +36,7 @@ impl Reserved {
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
-        files::sync_data(&self.file, &self.path)
+        files::sync_data(&self.file, &self.dir.join(DB))
     }
 }
 
@@ -45,10 +45,9 @@ impl Drop for Reserved {
         // A store at rest needs no more room than it takes; what could not be cut off is cut off at the next start.
         let _ = trim(&self.file);
         if self.sound
-            && let Some(dir) = self.path.parent()
-            && let Err(error) = synced::leave(dir, &self.file)
+            && let Err(error) = synced::leave(&self.dir, &self.file)
         {
-            tracing::debug!(%error, dir = %dir.display(), "the next start drops the cached pages of it");
+            tracing::debug!(%error, dir = %self.dir.display(), "the next start drops the cached pages of it");
         }
     }
 }
