@@ -3,7 +3,7 @@
 //! A table of whole entries would be twice as large as they are, since it is half empty, and three times while it grows.
 
 use crate::ids::{Epoch, KeyGroup};
-use crate::slots::Slots;
+use crate::slots::{Free, Slots};
 use crate::units::Place;
 
 /// A key of a step, hashed. Never 0.
@@ -44,7 +44,7 @@ fn place(at: u32) -> (usize, usize) {
 }
 
 impl Entries {
-    fn at(&self, key: KeyHash) -> Option<u32> {
+    fn at(&self, key: KeyHash) -> Result<u32, Free> {
         self.slots.get(key as u32, |at| self.entry(at).key == key)
     }
 
@@ -56,17 +56,18 @@ impl Entries {
     /// Has the memory fetched that finding these keys takes, of all of them at once: first slots, then entries.
     pub(crate) fn warm(&self, keys: impl Iterator<Item = KeyHash> + Clone) {
         let slots = keys.clone().fold(0, |sum, key| sum ^ self.slots.touch(key as u32));
-        let likely = keys.filter_map(|key| self.slots.get(key as u32, |_| true));
-        let entries = likely.fold(0, |sum, at| sum ^ self.entry(at).bytes);
+        let likely = keys.filter_map(|key| self.slots.get(key as u32, |_| true).ok());
+        // An entry may begin in one line of a cache and end in the next.
+        let entries = likely.map(|at| self.entry(at)).fold(0, |sum, entry| sum ^ entry.key as u64 ^ entry.epoch.0);
         std::hint::black_box((slots, entries));
     }
 
     pub(crate) fn find(&self, key: KeyHash) -> Option<&Entry> {
-        self.at(key).map(|at| self.entry(at))
+        self.at(key).ok().map(|at| self.entry(at))
     }
 
     pub(crate) fn find_mut(&mut self, key: KeyHash) -> Option<&mut Entry> {
-        self.at(key).map(|at| self.get_mut(at))
+        self.at(key).ok().map(|at| self.get_mut(at))
     }
 
     /// The entry at a place that was answered by [`add`](Entries::add), as long as it was not removed.
@@ -78,13 +79,18 @@ impl Entries {
     /// Adds an entry, unless there is one of its key: that is answered then, as it was. Answers where it lies, too.
     pub(crate) fn add(&mut self, new: Entry) -> (u32, Option<&mut Entry>) {
         match self.at(new.key) {
-            Some(at) => (at, Some(self.get_mut(at))),
-            None => (self.insert(new), None),
+            Ok(at) => (at, Some(self.get_mut(at))),
+            Err(free) => (self.insert(free, new), None),
         }
     }
 
-    /// Adds an entry of a key that has none.
-    pub(crate) fn insert(&mut self, new: Entry) -> u32 {
+    /// The entry of a key, or where one of it would be put.
+    pub(crate) fn seek(&self, key: KeyHash) -> Result<&Entry, Free> {
+        self.at(key).map(|at| self.entry(at))
+    }
+
+    /// Adds an entry of a key that has none, where it was [said](Entries::seek) that it would be put.
+    pub(crate) fn insert(&mut self, free: Free, new: Entry) -> u32 {
         let at = match self.vacant.pop() {
             Some(at) => {
                 *self.get_mut(at) = new;
@@ -102,12 +108,17 @@ impl Entries {
                 u32::try_from(before + last.len() - 1).expect("a shard has less than 2^32 keys in memory")
             }
         };
-        self.slots.insert(new.key as u32, at);
+        self.slots.insert(free, new.key as u32, at);
         at
     }
 
+    /// Makes room for so many entries to be found.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.slots.reserve(count);
+    }
+
     pub(crate) fn remove(&mut self, key: KeyHash) {
-        if let Some(at) = self.at(key) {
+        if let Ok(at) = self.at(key) {
             self.remove_at(at);
         }
     }

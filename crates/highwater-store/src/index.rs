@@ -111,6 +111,11 @@ impl Index {
         self.entries.warm(keys);
     }
 
+    /// Makes room for so many keys to be found.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        self.entries.reserve(keys);
+    }
+
     /// A row was written, in an epoch that is at least that of all rows before. Answers the key group in which the key
     /// was counted until now.
     pub(crate) fn write(&mut self, version: Version, place: Place) -> KeyGroup {
@@ -130,18 +135,20 @@ impl Index {
     /// A row that lies before all that were seen of a log: it is the newest of its key if none was. None: one was, and is
     /// of an earlier epoch all the same; the later epoch counts.
     pub(crate) fn first(&mut self, key: KeyHash, row: &UnitRow<'_>) -> Option<bool> {
-        let seen = self.entries.find(key).map(|entry| entry.epoch);
-        if seen.is_some_and(|seen| row.epoch <= seen || !on(Rule::ByEpoch)) {
-            return Some(false);
+        let version = || Version::of(key, row.epoch, &row.row);
+        match self.entries.seek(key) {
+            Ok(seen) if row.epoch <= seen.epoch || !on(Rule::ByEpoch) => Some(false),
+            Ok(_) => {
+                self.set(version(), row.place);
+                None
+            }
+            Err(free) => {
+                let version = version();
+                self.entries.insert(free, version.entry(row.place));
+                self.count(&version);
+                Some(true)
+            }
         }
-        let version = Version::of(key, row.epoch, &row.row);
-        if seen.is_some() {
-            self.set(version, row.place);
-            return None;
-        }
-        self.entries.insert(version.entry(row.place));
-        self.count(&version);
-        Some(true)
     }
 
     /// Makes this the newest version, unless one of a later epoch is there. Answers where its entry lies, and what it stands

@@ -12,6 +12,9 @@ use crate::units::{Place, UnitRow};
 /// Rows whose entries are looked up before the first of them is seen.
 const WARM_ROWS: usize = 64;
 
+/// A commit record is believed about so many keys before they are seen.
+const EXPECTED_MAX: u64 = 3 << 20;
+
 /// An index on its way.
 pub(crate) struct Rebuild {
     index: Index,
@@ -27,6 +30,11 @@ impl Rebuild {
     pub(crate) fn new(key_groups: u16, from: Option<Epoch>) -> Rebuild {
         let direct_until = from.unwrap_or(Epoch(u64::MAX));
         Rebuild { index: Index::new(key_groups), direct_until, later: Vec::new(), out_of_order: false }
+    }
+
+    /// So many keys are likely to come.
+    pub(crate) fn expect(&mut self, keys: u64) {
+        self.index.reserve(usize::try_from(keys.min(EXPECTED_MAX)).expect("few millions"));
     }
 
     /// Sees what of these rows counts, the last first, and gives away those that are the newest of their key as they

@@ -16,7 +16,7 @@ use crate::index::Index;
 use crate::manifest::Lineage;
 use crate::media::Bounded;
 use crate::rebuild::Rebuild;
-use crate::rows::COMMIT_STEP;
+use crate::rows::{COMMIT_STEP, ROW_HEAD};
 use crate::rules::{Rule, on};
 use crate::stretch::Stretch;
 use crate::track::{Standing, Track};
@@ -273,7 +273,11 @@ impl Reader<'_> {
                 read.map_err(|what| self.damage(Some(unit.first_seq), what.to_owned()))?;
                 rows[before..].reverse();
                 if has_record {
+                    let first = track.at.is_none();
                     self.records(&unit, |commit| track.follow((&commit, unit.first_seq), unit.execution, lineage))?;
+                    if first {
+                        rebuild.expect(track.rows_told().min(self.log.file_bytes() / ROW_HEAD as u64));
+                    }
                 }
                 self.see(&mut rebuild, &mut rows, false, give)?;
             }

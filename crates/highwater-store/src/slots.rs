@@ -18,6 +18,15 @@ const BITS_LEAST: u32 = 4;
 /// read before, every core is interrupted for that.
 const EMPTY: u64 = u64::MAX;
 
+/// A free place in a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Free(usize);
+
+/// So many of these slots may be taken: a quarter stays empty, so that few stand far behind their place.
+fn room(slots: usize) -> usize {
+    slots / 4 * 3
+}
+
 fn pack(hash: u32, at: u32) -> u64 {
     assert!(at != EMPTY as u32, "a shard has less than 2^32 keys in memory");
     u64::from(hash) << 32 | u64::from(at)
@@ -41,26 +50,26 @@ impl Slots {
         place.wrapping_sub(before) & (self.slots.len() - 1)
     }
 
-    /// The place of the first slot of this hash that `is` the one.
-    fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
+    /// The place of the first slot of this hash that `is` the one, or the free place where it would be put.
+    fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Result<usize, Free> {
         if self.slots.is_empty() {
-            return None;
+            return Err(Free(0));
         }
         let mut place = self.home(hash);
         loop {
             let slot = self.slots[place];
             if slot == EMPTY {
-                return None;
+                return Err(Free(place));
             }
             if hash_of(slot) == hash && is(slot as u32) {
-                return Some(place);
+                return Ok(place);
             }
             place = self.after(place);
         }
     }
 
-    /// The first entry of this hash that `is` the one.
-    pub(crate) fn get(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
+    /// The first entry of this hash that `is` the one, or where its slot would be put.
+    pub(crate) fn get(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Result<u32, Free> {
         self.find(hash, is).map(|place| self.slots[place] as u32)
     }
 
@@ -69,14 +78,23 @@ impl Slots {
         self.slots.get(self.home(hash)).copied().unwrap_or_default()
     }
 
-    /// Adds the slot of an entry that has none.
-    pub(crate) fn insert(&mut self, hash: u32, at: u32) {
-        // A quarter stays empty, so that few slots stand far behind their place.
-        if (self.count + 1) * 4 > self.slots.len() * 3 {
-            self.grow();
-        }
+    /// Adds the slot of an entry that has none, where it was said that it would be put; nothing was added or removed since.
+    pub(crate) fn insert(&mut self, Free(place): Free, hash: u32, at: u32) {
         self.count += 1;
-        self.put(pack(hash, at));
+        if self.count <= room(self.slots.len()) {
+            self.slots[place] = pack(hash, at);
+        } else {
+            self.grow(self.bits + 1);
+            self.put(pack(hash, at));
+        }
+    }
+
+    /// Makes room for so many slots in all.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        let enough = (self.bits..usize::BITS).find(|bits| room(1 << bits) >= count);
+        if let Some(bits) = enough.filter(|bits| *bits > self.bits) {
+            self.grow(bits);
+        }
     }
 
     fn put(&mut self, slot: u64) {
@@ -87,9 +105,9 @@ impl Slots {
         self.slots[place] = slot;
     }
 
-    /// Twice the slots. Both tables are gone through in the order of hashes, and so from end to end.
-    fn grow(&mut self) {
-        self.bits = (self.bits + 1).max(BITS_LEAST);
+    /// More slots. Both tables are gone through in the order of hashes, and so from end to end.
+    fn grow(&mut self, bits: u32) {
+        self.bits = bits.max(BITS_LEAST);
         let old = std::mem::replace(&mut self.slots, vec![EMPTY; 1 << self.bits]);
         old.into_iter().filter(|slot| *slot != EMPTY).for_each(|slot| self.put(slot));
     }
@@ -129,17 +147,23 @@ mod tests {
             for round in 0..40_000u32 {
                 let at = rng.u32(..500);
                 let hash = at.wrapping_mul(0x9E37_79B9) | crowd;
-                assert_eq!(slots.get(hash, |other| other == at), set.contains(&at).then_some(at));
-                match (set.contains(&at), rng.u32(..500) < round / 40) {
-                    (true, true) => {
+                let got = slots.get(hash, |other| other == at);
+                assert_eq!(got.ok(), set.contains(&at).then_some(at));
+                match (got, rng.u32(..500) < round / 40) {
+                    (Ok(_), true) => {
                         slots.remove(hash, at);
                         set.remove(&at);
                     }
-                    (false, false) => {
-                        slots.insert(hash, at);
+                    (Err(free), false) => {
+                        slots.insert(free, hash, at);
                         set.insert(at);
                     }
                     _ => {}
+                }
+                if rng.u32(..9_000) == 0 {
+                    let (slots_before, count) = (slots.slots.len(), rng.usize(..900));
+                    slots.reserve(count);
+                    assert!(slots.slots.len() >= slots_before && room(slots.slots.len()) >= count.max(set.len()));
                 }
                 assert_eq!(slots.count, set.len());
             }

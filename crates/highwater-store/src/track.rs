@@ -108,6 +108,11 @@ impl Track {
         Ok(())
     }
 
+    /// Live rows of the key groups that were told of until now.
+    pub(crate) fn rows_told(&self) -> u64 {
+        self.tallies.iter().flatten().fold(0, |sum, tally| sum.saturating_add(tally.rows))
+    }
+
     /// All records were followed: the tallies that they tell. None: there is no full one that counts.
     pub(crate) fn finish(&mut self) -> Option<impl Iterator<Item = Tally> + use<>> {
         while self.fulls.get(1).is_some_and(|second| second.0 <= self.floor) {
