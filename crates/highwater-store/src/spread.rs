@@ -40,8 +40,8 @@ pub(crate) struct Spread {
 struct State {
     /// Where each shard lies.
     homes: BTreeMap<(Generation, usize), usize>,
-    /// Shards that lie twice.
-    twice: Vec<(Generation, usize, usize, usize)>,
+    /// All that lies here: a shard may lie in several.
+    found: Vec<((Generation, usize), usize)>,
     /// The generation that counts, and the directories of its shards in order.
     active: Generation,
     of_active: Vec<Named>,
@@ -67,12 +67,11 @@ impl Spread {
             for dir in list("")? {
                 let Some(generation) = generation_of(&dir) else { continue };
                 for shard in list(&dir)?.iter().filter_map(|name| shard_number(name)) {
-                    if let Some(other) = state.homes.insert((generation, shard), at) {
-                        state.twice.push((generation, shard, other, at));
-                    }
+                    state.found.push(((generation, shard), at));
                 }
             }
         }
+        state.homes = state.found.iter().copied().collect();
         Ok(Spread { parts, owners, shards, state: Mutex::new(state) })
     }
 
@@ -120,7 +119,8 @@ impl Spread {
             return Err(self.scattered(format!("{first} is of store {}, {at} of store {}", one.id, other.id)));
         }
         let mut state = self.state();
-        let holds = |at: usize| state.homes.iter().any(|((generation, _), home)| *generation == base && *home == at);
+        let state = &mut *state;
+        let holds = |at: usize| state.found.iter().any(|((generation, _), part)| *generation == base && *part == at);
         // Whoever has shards of it was told of every start on it; of several the last start counts.
         let best = found
             .iter()
@@ -128,19 +128,38 @@ impl Spread {
             .max_by_key(|(at, manifest)| (holds(*at), manifest.execution));
         let mut manifest = best.expect("one has the greatest generation").1.clone();
         if base != Generation(0) {
-            if let Some((_, shard, one, other)) = state.twice.iter().find(|twice| twice.0 == base) {
-                let (one, other) = (self.name(*one), self.name(*other));
-                return Err(
-                    self.scattered(format!("{one} and {other} both have shard {shard}: one is a copy, take it away"))
-                );
-            }
-            self.all_here(&state, &manifest)?;
+            self.at_home(state, &manifest)?;
+            self.all_here(state, &manifest)?;
         }
         state.active = base;
         state.of_active = manifest.spread.take().map(|spread| spread.homes).unwrap_or_default();
         manifest.execution = newest;
         manifest.prepared = prepared.filter(|prepared| *prepared > base);
         Ok(Some(manifest))
+    }
+
+    /// Knows each shard that counts in the directory where it was made. One elsewhere is what a start left that was cut
+    /// short, of the same number because those that gave the number again did not have that directory.
+    fn at_home(&self, state: &mut State, manifest: &Manifest) -> Result<(), StoreError> {
+        let Manifest { generation, shards, ref spread, .. } = *manifest;
+        let homes = spread.as_ref().map(|spread| &spread.homes[..]).unwrap_or_default();
+        let is_home = |shard: usize, part: usize| match homes.get(shard * homes.len() / shards.max(1)) {
+            Some(home) => home.dir == self.parts[part].named.dir,
+            None => homes.is_empty(),
+        };
+        state.homes.retain(|(of, _), _| *of != generation);
+        for ((of, shard), part) in state.found.iter().copied() {
+            if of != generation || shard >= shards || !is_home(shard, part) {
+                continue;
+            }
+            if let Some(other) = state.homes.insert((of, shard), part).filter(|other| *other != part) {
+                let (one, other) = (self.name(other), self.name(part));
+                return Err(
+                    self.scattered(format!("{one} and {other} both have shard {shard}: one is a copy, take it away"))
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Refuses if a shard that counts is not here, and says whose it is.
@@ -314,7 +333,9 @@ impl Media for Spread {
         if let (Some(shard), None) = (names.next(), names.next()) {
             let shard = shard_number(shard).ok_or_else(|| unknown(dir))?;
             let owner = self.owner(shard, self.shards);
-            self.state().homes.insert((generation, shard), owner);
+            let mut state = self.state();
+            state.homes.insert((generation, shard), owner);
+            state.found.push(((generation, shard), owner));
         }
         self.those(dir)?.into_iter().try_for_each(|media| media.create_dir(dir))
     }
@@ -322,7 +343,10 @@ impl Media for Spread {
     /// Of whole generations only.
     fn remove_dir(&self, dir: &str) -> io::Result<()> {
         let generation = generation_of(dir).ok_or_else(|| unknown(dir))?;
-        self.state().homes.retain(|(other, _), _| *other != generation);
+        let mut state = self.state();
+        state.homes.retain(|(other, _), _| *other != generation);
+        state.found.retain(|((other, _), _)| *other != generation);
+        drop(state);
         self.parts.iter().try_for_each(|part| part.media.remove_dir(dir))
     }
 

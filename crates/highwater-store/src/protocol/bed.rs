@@ -1,7 +1,8 @@
 //! Test beds: media that can stop at any step, as a kill does, and then lose what was not synced.
 
 use crate::error::StoreError;
-use crate::manifest::{MANIFEST, Named};
+use crate::ids::Generation;
+use crate::manifest::{MANIFEST, Manifest, Named, generation_dir};
 use crate::media::{Lock, Log, Media, Visit};
 use crate::memory::MemoryDisk;
 use crate::options::Backend;
@@ -123,6 +124,25 @@ impl Bed {
 
     pub(super) fn has_manifest(&self, dir: usize) -> bool {
         self.dirs[dir].disk.read(MANIFEST).unwrap().is_some()
+    }
+
+    fn manifest(&self, dir: usize) -> Manifest {
+        Manifest::read(&*self.dirs[dir].media()).unwrap().expect("it has a manifest")
+    }
+
+    /// The generation that counts in a directory.
+    pub(super) fn generation(&self, dir: usize) -> u64 {
+        self.manifest(dir).generation.0
+    }
+
+    pub(super) fn is_prepared(&self, dir: usize) -> bool {
+        self.manifest(dir).prepared.is_some()
+    }
+
+    /// Whether a shard of a generation lies in a directory, whether it counts or not.
+    pub(super) fn has_shard(&self, dir: usize, generation: u64, shard: usize) -> bool {
+        let shards = self.dirs[dir].disk.list(&generation_dir(Generation(generation))).unwrap();
+        shards.contains(&format!("shard-{shard}"))
     }
 
     /// What a store is opened on: this disk, or what is here of the directories.

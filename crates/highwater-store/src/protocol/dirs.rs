@@ -100,3 +100,60 @@ fn without_the_third_mark_it_splits_in_silence() {
     let caught = without(&[Rule::Settled], || (0..4_000).any(|seed| story(seed, &mut Met::default()).is_err()));
     assert!(caught, "no seed notices that the rule is off");
 }
+
+/// Starts with these directories and dies after so many steps, if it is given a number; what ran commits an epoch before.
+fn start(world: &mut World, here: &[usize], members: usize, die_after: Option<u64>) -> Result<Option<Stop>, Broken> {
+    world.bed.choose(here, members, members);
+    die_after.into_iter().for_each(|steps| world.bed.die_after(steps));
+    let started = world.restart(members)?;
+    let (run, stop) = match started {
+        Ok(mut run) => {
+            world.close_epoch(&mut run, 3);
+            let settled = world.settle(&mut run);
+            if die_after.is_none() {
+                settled.map_err(|error| format!("failed: {error}"))?;
+            }
+            (Some(run), None)
+        }
+        Err(stop) => (None, Some(stop)),
+    };
+    world.crash(run, false);
+    Ok(stop)
+}
+
+/// A start is cut short while it makes generation 2 over all directories, and the next one when it has forgotten that and
+/// not yet taken away what was made. Then one directory alone makes its generation 2: what lies elsewhere under that
+/// number is neither taken for it nor for a copy of it.
+#[test]
+fn what_a_cut_start_left_is_not_what_counts() {
+    let mut met = 0;
+    for (first, second) in (1..80).flat_map(|first| (1..40).map(move |second| (first, second))) {
+        let mut world = World::new(Bed::scattered(DIRS), 1);
+        assert!(start(&mut world, &[0, 1, 2], 1, None).unwrap().is_none());
+        let cut = start(&mut world, &[2, 1, 0], 2, Some(first)).unwrap();
+        if cut.is_none() || !world.bed.has_shard(2, 2, 0) || world.bed.generation(0) != 1 {
+            continue;
+        }
+        let cut = start(&mut world, &[0, 1, 2], 1, Some(second)).unwrap();
+        let forgot = (0..DIRS).all(|dir| !world.bed.is_prepared(dir));
+        if cut.is_none() || !world.bed.has_shard(2, 2, 0) || world.bed.generation(0) != 1 || !forgot {
+            continue;
+        }
+        met += 1;
+        world.bed.choose(&[0], 1, 2);
+        let mut alone = world.restart(2).unwrap().map_err(|_| "refused").unwrap();
+        world.close_epoch(&mut alone, 3);
+        world.settle(&mut alone).unwrap();
+        world.crash(Some(alone), false);
+        assert_eq!(world.bed.generation(0), 2);
+        assert!(world.bed.has_shard(2, 2, 0) && world.bed.has_shard(0, 2, 0), "both have one of that name");
+        // Another directory hears of it.
+        world.bed.choose(&[0, 1], 1, 2);
+        let heard = world.restart(2).unwrap().map_err(|_| "refused").unwrap();
+        world.crash(Some(heard), false);
+        assert_eq!(world.bed.generation(1), 2);
+        assert_eq!(start(&mut world, &[1, 2], 2, None).unwrap(), Some(Stop::Refused), "shards lie in directory 0");
+        assert!(start(&mut world, &[1, 2, 0], 2, None).unwrap().is_none());
+    }
+    assert!(met > 0, "no start was cut short there");
+}
