@@ -121,6 +121,12 @@ mod tests {
         (rebuild.finish(Epoch(0)), given, in_order)
     }
 
+    /// A forged commit record may tell of any number of keys.
+    #[test]
+    fn what_is_expected_is_bounded() {
+        Rebuild::new(1, None).expect(u64::MAX);
+    }
+
     /// Found by mutating stores: a key under another group than before is taken from where it was counted.
     #[test]
     fn a_key_is_counted_in_one_group() {

@@ -141,11 +141,10 @@ impl Spread {
     /// Knows each shard that counts in the directory where it was made. One elsewhere is what a start left that was cut
     /// short, of the same number because those that gave the number again did not have that directory.
     fn at_home(&self, state: &mut State, manifest: &Manifest) -> Result<(), StoreError> {
-        let Manifest { generation, shards, ref spread, .. } = *manifest;
-        let homes = spread.as_ref().map(|spread| &spread.homes[..]).unwrap_or_default();
-        let is_home = |shard: usize, part: usize| match homes.get(shard * homes.len() / shards.max(1)) {
-            Some(home) => home.dir == self.parts[part].named.dir,
-            None => homes.is_empty(),
+        let Manifest { generation, shards, .. } = *manifest;
+        let whole = manifest.spread.as_ref().is_none_or(|spread| spread.homes.is_empty());
+        let is_home = |shard: usize, part: usize| {
+            whole || home(manifest, shard).is_some_and(|home| home.dir == self.parts[part].named.dir)
         };
         state.homes.retain(|(of, _), _| *of != generation);
         for ((of, shard), part) in state.found.iter().copied() {
@@ -164,10 +163,9 @@ impl Spread {
 
     /// Refuses if a shard that counts is not here, and says whose it is.
     fn all_here(&self, state: &State, manifest: &Manifest) -> Result<(), StoreError> {
-        let Manifest { generation, shards, ref spread, .. } = *manifest;
-        let homes = spread.as_ref().map(|spread| &spread.homes[..]).unwrap_or_default();
+        let Manifest { generation, shards, .. } = *manifest;
         let missing = (0..shards).filter(|shard| !state.homes.contains_key(&(generation, *shard)));
-        let whose = missing.map(|shard| match homes.get(shard * homes.len() / shards) {
+        let whose = missing.map(|shard| match home(manifest, shard) {
             None => format!("shard {shard} (of a store in one directory)"),
             Some(home) if self.parts.iter().any(|part| part.named.dir == home.dir) => {
                 format!("shard {shard}, which is gone from {}: restore a backup", home.name)
@@ -258,6 +256,12 @@ impl Spread {
             Place::Shard(part) => vec![media(&part)],
         })
     }
+}
+
+/// The directory in which a shard of the generation that counts was made; none in a store of one directory.
+fn home(manifest: &Manifest, shard: usize) -> Option<&Named> {
+    let homes = &manifest.spread.as_ref()?.homes;
+    homes.get(shard * homes.len() / manifest.shards)
 }
 
 fn unknown(path: &str) -> io::Error {
